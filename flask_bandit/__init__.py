@@ -1,0 +1,3 @@
+"""In-app bandit experiments for Flask."""
+
+__version__ = "0.1.0"

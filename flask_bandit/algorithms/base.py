@@ -1,0 +1,111 @@
+"""What a policy is. Policies are pure: no I/O, no clock, no randomness."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+
+from ..model import Decision, FloatArray, Stats, StatsDelta
+
+
+@runtime_checkable
+class PolicyProtocol(Protocol):
+    """The four methods that make any object a policy; :class:`Policy` has all but the first."""
+
+    def propensities(
+        self, stats: Stats, context: Mapping[str, Any] | None = None
+    ) -> FloatArray:
+        """Return one probability per arm, shape (K,), summing to 1."""
+        ...
+
+    def on_decision(self, decision: Decision) -> StatsDelta:
+        """Return what a decision adds."""
+        ...
+
+    def on_reward(self, decision: Decision, value: float) -> StatsDelta:
+        """Return what a reward adds."""
+        ...
+
+    def on_mature(self, decision: Decision, total: float) -> StatsDelta:
+        """Return what a decision whose reward window closed adds, pull and reward together."""
+        ...
+
+
+class Policy:
+    """Base class: a policy maps statistics to probabilities, and learning is addition.
+
+    A subclass gives :meth:`propensities`, and sums of its own by extending :meth:`on_reward`.
+    """
+
+    name: ClassVar[str]
+    """The family's snake_case name, used in configuration and in the log."""
+
+    extra: ClassVar[tuple[str, ...]] = ()
+    """Names of the policy's own sums; they arrive as ``stats.extra[name]``."""
+
+    reward_range: ClassVar[tuple[float, float] | None] = None
+    """Smallest and largest reward that the policy can learn from; ``None``: any finite number."""
+
+    reward_needs_decision: ClassVar[bool] = False
+    """True where :meth:`on_reward` reads the stored decision's propensities or context."""
+
+    def propensities(
+        self, stats: Stats, context: Mapping[str, Any] | None = None
+    ) -> FloatArray:
+        """Return one probability per arm; a deterministic function of its arguments.
+
+        :param stats: sums of the K arms that are eligible, K >= 1
+        :param context: features of the decision, for contextual policies
+        :return: shape (K,), each in [0, 1], summing to 1
+        """
+        raise NotImplementedError
+
+    def on_decision(self, decision: Decision) -> StatsDelta:
+        """Return what a decision adds: one pull of its arm."""
+        return StatsDelta({decision.arm: {"pulls": 1}})
+
+    def on_reward(self, decision: Decision, value: float) -> StatsDelta:
+        """Return what a reward adds: one reward, its value and its square."""
+        return StatsDelta(
+            {decision.arm: {"rewards": 1, "reward": value, "reward_sq": value * value}}
+        )
+
+    def on_mature(self, decision: Decision, total: float) -> StatsDelta:
+        """Return what a decision whose window closed adds: pull and reward at once.
+
+        :param total: sum of the rewards that came within the window
+        """
+        pull = self.on_decision(decision)
+        return pull + self.on_reward(decision, total) if total else pull
+
+    def params(self) -> dict[str, Any]:
+        """Return the constructor's parameters, for the log and for messages."""
+        return dict(vars(self))
+
+    @property
+    def version(self) -> str:
+        """Name and parameters, as logged with each decision."""
+        params = ",".join(f"{k}={v!r}" for k, v in sorted(self.params().items()))
+        return f"{self.name}({params})"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.version}>"
+
+
+def uniform(k: int) -> FloatArray:
+    """Return K equal probabilities."""
+    return np.full(k, 1.0 / k)
+
+
+def argmax_ties(scores: FloatArray) -> FloatArray:
+    """Return probability 1 shared equally by all maxima of ``scores``, shape (K,)."""
+    best = scores == scores.max()
+    result: FloatArray = best / best.sum()
+    return result
+
+
+def with_floor(propensities: FloatArray, floor: float) -> FloatArray:
+    """Mix with uniform, p' = (1 - F) p + F / K, so that no arm's probability is below F / K."""
+    return (1.0 - floor) * propensities + floor / propensities.size

@@ -1,0 +1,184 @@
+"""The theory on one screen: what is decided, what is rewarded, and what is added up.
+
+Frozen dataclasses without behaviour of their own; this module knows neither Flask nor a storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+IntArray: TypeAlias = npt.NDArray[np.int64]
+ArmCounts: TypeAlias = Mapping[str, Mapping[str, float]]
+"""Arm id -> name of a sum -> its value. ``pulls`` and ``rewards`` are ints."""
+
+DEFAULT_GOAL = "reward"
+
+
+class BanditKey(NamedTuple):
+    """What counts are kept by: a bandit's name and its version (a reset starts a new one)."""
+
+    bandit: str
+    version: int
+
+
+Counts: TypeAlias = Mapping[BanditKey, ArmCounts]
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One variant: an id that is stored, and a value, any Python object, that never is."""
+
+    id: str
+    value: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class ArmStats:
+    """What is known of one arm.
+
+    :param pulls: decisions for this arm
+    :param rewards: rewards counted, one per (decision, goal)
+    :param reward: sum of their values
+    :param reward_sq: sum of the squares of their values
+    """
+
+    pulls: int = 0
+    rewards: int = 0
+    reward: float = 0.0
+    reward_sq: float = 0.0
+
+    @property
+    def mean(self) -> float:
+        """Reward per pull, 0.0 for an arm that was never pulled."""
+        return self.reward / self.pulls if self.pulls else 0.0
+
+    @classmethod
+    def from_counts(cls, counts: Mapping[str, float]) -> ArmStats:
+        """Read one arm's sums; a name that is missing is zero."""
+        return cls(
+            pulls=int(counts.get("pulls", 0)),
+            rewards=int(counts.get("rewards", 0)),
+            reward=float(counts.get("reward", 0.0)),
+            reward_sq=float(counts.get("reward_sq", 0.0)),
+        )
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a policy sees: the sums of K arms as arrays of shape (K,), in the order of ``arms``.
+
+    :param extra: a policy's own sums by name, each of shape (K,)
+    """
+
+    arms: tuple[str, ...]
+    pulls: IntArray
+    rewards: IntArray
+    reward: FloatArray
+    reward_sq: FloatArray
+    extra: Mapping[str, FloatArray] = field(default_factory=dict)
+
+    @classmethod
+    def from_counts(
+        cls, arms: tuple[str, ...], counts: ArmCounts, extra: tuple[str, ...] = ()
+    ) -> Stats:
+        """Line up stored sums with ``arms``; an arm without counts is zero.
+
+        :param extra: names of the policy's own sums to read
+        """
+        rows = [counts.get(arm, {}) for arm in arms]
+        return cls(
+            arms=arms,
+            pulls=np.array([row.get("pulls", 0) for row in rows], dtype=np.int64),
+            rewards=np.array([row.get("rewards", 0) for row in rows], dtype=np.int64),
+            reward=np.array([row.get("reward", 0.0) for row in rows], dtype=np.float64),
+            reward_sq=np.array([row.get("reward_sq", 0.0) for row in rows], dtype=np.float64),
+            extra={
+                name: np.array([row.get(name, 0.0) for row in rows], dtype=np.float64)
+                for name in extra
+            },
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StatsDelta:
+    """An increment of stored sums: arm id -> name of the sum -> what to add."""
+
+    counts: ArmCounts
+
+    def __add__(self, other: StatsDelta) -> StatsDelta:
+        """Add two increments; addition commutes, so order never matters."""
+        total: dict[str, dict[str, float]] = {a: dict(row) for a, row in self.counts.items()}
+        add_counts(total, other)
+        return StatsDelta(total)
+
+
+def add_counts(total: dict[str, dict[str, float]], delta: StatsDelta) -> None:
+    """Add ``delta`` to ``total`` in place."""
+    for arm, row in delta.counts.items():
+        mine = total.setdefault(arm, {})
+        for name, value in row.items():
+            mine[name] = mine.get(name, 0) + value
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One logged choice of an arm.
+
+    :param id: hash of (visitor or subject, bandit, version), so a replay has the same id
+    :param propensities: arm id -> probability at the draw, over all eligible arms; ``None`` where
+        it is unknown. A decision that was first shown by a prefetch knows its own arm's only.
+    :param policy_version: name and parameters of the policy that gave the probabilities
+    :param at: seconds since the epoch, UTC
+    """
+
+    id: str
+    bandit: str
+    version: int
+    arm: str
+    propensities: Mapping[str, float] | None
+    policy_version: str
+    at: float
+    context: Mapping[str, Any] | None = None
+    subject: str | None = None
+
+    @property
+    def key(self) -> BanditKey:
+        """Where this decision is counted."""
+        return BanditKey(self.bandit, self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """The value that a decision earned for one goal.
+
+    :param id: unique per (decision, goal); a replay has the same id and counts once
+    :param arm: the decision's arm, as far as the sender knows
+    """
+
+    id: str
+    decision_id: str
+    bandit: str
+    version: int
+    arm: str
+    value: float
+    at: float
+    goal: str = DEFAULT_GOAL
+
+    @property
+    def key(self) -> BanditKey:
+        """Where this reward is counted."""
+        return BanditKey(self.bandit, self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """A decision with the rewards that were joined to it."""
+
+    decision: Decision
+    rewards: tuple[Reward, ...] = ()

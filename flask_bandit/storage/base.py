@@ -1,0 +1,137 @@
+"""The storage protocol and what every storage guarantees; ``StorageSuite`` tests all of it.
+
+A storage adds up increments and keeps a log. It knows no algorithm and no Flask.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..model import Counts, Decision, LogEntry, Reward, StatsDelta
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionWrite:
+    """A decision, and the increment that counts it if its id is new."""
+
+    decision: Decision
+    delta: StatsDelta
+
+
+@dataclass(frozen=True, slots=True)
+class RewardWrite:
+    """A reward, and the increment that counts it.
+
+    :param delta: computed for ``reward.arm``; ``None`` where the policy needs the stored decision
+        to learn and it is not there yet
+    """
+
+    reward: Reward
+    delta: StatsDelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """Counts that come without decisions, such as an import; added once per id."""
+
+    id: str
+    bandit: str
+    version: int
+    delta: StatsDelta
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Everything that one request writes, applied in one atomic step or not at all."""
+
+    decisions: tuple[DecisionWrite, ...] = ()
+    rewards: tuple[RewardWrite, ...] = ()
+    adjustments: tuple[Adjustment, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.decisions or self.rewards or self.adjustments)
+
+
+@dataclass(frozen=True, slots=True)
+class CommitResult:
+    """What is stored after a commit.
+
+    :param decisions: each decision that was sent, by id, as it is stored: the first one wins, so
+        its arm may differ from the one sent
+    :param new: ids of the decisions, rewards and adjustments that were inserted by this commit
+    :param applied: the increments that this commit added, as ((bandit, version), delta)
+    :param parked: ids of rewards of this commit that are stored and wait for their decision
+    :param unlearned: rewards of this commit, or parked for a decision of this commit, that are
+        stored beside their decision but not yet counted, because no increment fits the stored
+        decision (``delta`` was ``None`` or computed for another arm). The caller computes it and
+        commits the reward again.
+    """
+
+    decisions: Mapping[str, Decision] = field(default_factory=dict)
+    new: frozenset[str] = frozenset()
+    applied: tuple[tuple[tuple[str, int], StatsDelta], ...] = ()
+    parked: frozenset[str] = frozenset()
+    unlearned: tuple[tuple[Reward, Decision], ...] = ()
+
+
+class BanditStorage(ABC):
+    """Base class of the storages; a storage of your own inherits it and passes ``StorageSuite``.
+
+    Guarantees, for any number of threads and processes:
+
+    * A commit is atomic: all of it is stored, or an error is raised and nothing is.
+    * A commit may be sent any number of times and counts once: an increment is added only in the
+      atomic step that inserts its id (a decision's, an adjustment's) or that marks its reward as
+      counted.
+    * A reward is counted once its decision is stored and its increment was computed for the arm
+      of the stored decision. A reward that comes first is parked with its increment and counted
+      in the commit that stores the decision.
+    * What :meth:`commit` acknowledged survives ``kill -9`` of any process.
+    * Objects may be created before a fork; connections and files are opened lazily, per process.
+    """
+
+    default_stats_ttl: float = 0.0
+    """Seconds for which a process may use counts it has read; 0 reads at every decision."""
+
+    @classmethod
+    def from_uri(cls, uri: str, **options: Any) -> BanditStorage:
+        """Make a storage from the URI of its scheme.
+
+        :raises ConfigurationError: the URI does not fit this storage
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def commit(self, commit: Commit, timeout: float | None = None) -> CommitResult:
+        """Apply a commit atomically and idempotently.
+
+        :param timeout: seconds this call may take; ``None`` waits as long as it takes
+        :raises StorageTimeoutError: not done in time; sending it again is safe
+        :raises StorageError: not done; sending it again is safe
+        """
+
+    @abstractmethod
+    def read_counts(self, timeout: float | None = None) -> Counts:
+        """Return the sums of all bandits and versions, including other processes' commits.
+
+        The mapping is the caller's: later commits do not change it.
+        """
+
+    @abstractmethod
+    def get_decisions(
+        self, ids: Iterable[str], timeout: float | None = None
+    ) -> Mapping[str, Decision]:
+        """Return the stored decisions among ``ids``, by id; unknown ids are left out."""
+
+    @abstractmethod
+    def iter_log(self, bandit: str | None = None) -> Iterator[LogEntry]:
+        """Yield decisions with their joined rewards, in the order in which they were stored.
+
+        :param bandit: only this bandit's; all if ``None``
+        """
+
+    def close(self) -> None:  # noqa: B027
+        """Give back files and connections; using the storage again opens them again."""
