@@ -1,0 +1,83 @@
+"""What keeps a storage's outage from becoming the site's: a deadline and a circuit breaker.
+
+Knows neither Flask nor a storage; the engine is its only user.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Attempt:
+    """One request's dealings with the storage: the seconds left, and whether it may try at all.
+
+    :param seconds: what reads and commit together may take
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.remaining = seconds
+        self.allowed: bool | None = None
+
+    @contextmanager
+    def spending(self) -> Iterator[float]:
+        """Measure a block against the deadline and give it the seconds that are left."""
+        started = time.monotonic()
+        try:
+            yield max(self.remaining, 0.0)
+        finally:
+            self.remaining -= time.monotonic() - started
+
+
+class CircuitBreaker:
+    """Closed while the storage works; open after a failure, letting one probe through at times.
+
+    A failed write is only mended by a write: a full disk can still be read.
+
+    :param probe_every: seconds between two probes while open
+    """
+
+    def __init__(self, probe_every: float = 0.5) -> None:
+        self._probe_every = probe_every
+        self._lock = threading.Lock()
+        self._open = False
+        self._awaits_write = False
+        self._next_probe = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """True from the first failure to the success that mends it."""
+        return self._open
+
+    def allows(self, attempt: Attempt) -> bool:
+        """Return whether this request may try the storage; a probe is one whole request."""
+        if attempt.allowed is None:
+            attempt.allowed = not self._open or self._takes_probe()
+        return attempt.allowed
+
+    def succeeded(self, writing: bool) -> bool:
+        """Note a success; return True if it ends an outage."""
+        if not self._open or (self._awaits_write and not writing):
+            return False
+        with self._lock:
+            ended, self._open, self._awaits_write = self._open, False, False
+            return ended
+
+    def failed(self, attempt: Attempt, writing: bool) -> bool:
+        """Note a failure; return True if it begins an outage."""
+        attempt.allowed = False
+        with self._lock:
+            begun, self._open = not self._open, True
+            self._awaits_write = self._awaits_write or writing
+            self._next_probe = time.monotonic() + self._probe_every
+            return begun
+
+    def _takes_probe(self) -> bool:
+        with self._lock:
+            now = time.monotonic()
+            if self._open and now < self._next_probe:
+                return False
+            self._next_probe = now + self._probe_every
+            return True

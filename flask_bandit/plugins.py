@@ -1,0 +1,146 @@
+"""From the names that configuration uses to classes: built in, dotted path, URI or entry point.
+
+Loads lazily: a storage's module, and the package it needs, is imported only when it is named.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from .algorithms.base import PolicyProtocol
+from .errors import ConfigurationError
+from .storage.base import BanditStorage
+
+STORAGE_GROUP = "flask_bandit.storages"
+POLICY_GROUP = "flask_bandit.policies"
+
+_STORAGE_SCHEMES = {
+    "memory": "flask_bandit.storage.memory:MemoryBanditStorage",
+    "json": "flask_bandit.storage.json_file:JSONBanditStorage",
+}
+_STORAGE_NAMES = {path.rpartition(":")[2]: path for path in _STORAGE_SCHEMES.values()}
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint for a misspelt name: the nearest known one, or all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known: {', '.join(known)}" if known else "there is none yet"
+
+
+def import_object(path: str) -> Any:
+    """Import ``pkg.mod:name`` or ``pkg.mod.name``.
+
+    :raises ConfigurationError: no such module or name
+    """
+    module_name, separator, attributes = path.partition(":")
+    if not separator:
+        module_name, _, attributes = path.rpartition(".")
+    try:
+        found: Any = import_module(module_name)
+        for attribute in attributes.split("."):
+            found = getattr(found, attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(
+            f"cannot import {path!r}: {error}. Write it as 'package.module:name', and install "
+            "what it needs."
+        ) from error
+    return found
+
+
+def _entry_points(group: str, builtin: Iterable[str]) -> dict[str, EntryPoint]:
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=group):
+        if point.name in builtin:
+            raise ConfigurationError(
+                f"the plug-in {point.value!r} takes the built-in name {point.name!r}; "
+                "built-in names cannot be replaced, uninstall it or use its dotted path"
+            )
+        if point.name in found and found[point.name].value != point.value:
+            raise ConfigurationError(
+                f"two plug-ins are named {point.name!r} in {group}: "
+                f"{found[point.name].value!r} and {point.value!r}; uninstall one of them"
+            )
+        found[point.name] = point
+    return found
+
+
+def _lookup(name: str, builtin: Mapping[str, str], group: str, what: str) -> Any:
+    if name in builtin:
+        return import_object(builtin[name])
+    points = _entry_points(group, builtin)
+    if name in points:
+        return points[name].load()
+    raise ConfigurationError(f"there is no {what} {name!r}; {nearest(name, [*builtin, *points])}")
+
+
+def storage_from_uri(uri: str) -> BanditStorage:
+    """Make the storage that a URI's scheme names.
+
+    :raises ConfigurationError: no such scheme, or the URI does not fit the storage
+    """
+    scheme, separator, _ = uri.partition("://")
+    if not separator:
+        raise ConfigurationError(
+            f"MAB_STORAGE_URI {uri!r} has no scheme; write for example 'json:///bandits.json'"
+        )
+    # A driver may follow the scheme, as in postgresql+psycopg://.
+    family = scheme.partition("+")[0]
+    found = _lookup(family, _STORAGE_SCHEMES, STORAGE_GROUP, "storage for the scheme")
+    storage: BanditStorage = found.from_uri(uri)
+    return storage
+
+
+def storage_from_name(name: str, options: tuple[Any, ...] | Mapping[str, Any]) -> BanditStorage:
+    """Make a storage from its class name, dotted path or entry-point name.
+
+    :param options: the constructor's arguments, positional or by name
+    :raises ConfigurationError: no such class, or arguments that do not fit it
+    """
+    if name in _STORAGE_NAMES or ("." not in name and ":" not in name):
+        found = _lookup(name, _STORAGE_NAMES, STORAGE_GROUP, "storage")
+    else:
+        found = import_object(name)
+    try:
+        made = found(**options) if isinstance(options, Mapping) else found(*options)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"MAB_STORAGE_OPTS {options!r} does not fit {name}: {error}"
+        ) from error
+    if not isinstance(made, BanditStorage):
+        raise ConfigurationError(
+            f"{name} is no storage: inherit flask_bandit.storage.BanditStorage"
+        )
+    return made
+
+
+def policy_from_name(name: str, params: Mapping[str, Any]) -> PolicyProtocol:
+    """Make a policy from its snake_case name, dotted path or entry-point name.
+
+    :param params: the constructor's arguments by name
+    :raises ConfigurationError: no such policy, or arguments that do not fit it
+    """
+    from .algorithms import POLICIES
+
+    builtin = {key: f"{cls.__module__}:{cls.__qualname__}" for key, cls in POLICIES.items()}
+    if "." in name or ":" in name:
+        found = import_object(name)
+    else:
+        found = _lookup(name, builtin, POLICY_GROUP, "algorithm")
+    try:
+        made = found(**params)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"the parameters {sorted(params)} do not fit the algorithm {name!r}: {error}"
+        ) from error
+    if not isinstance(made, PolicyProtocol):
+        raise ConfigurationError(
+            f"{name} is no policy: it needs propensities, on_decision, on_reward and on_mature"
+        )
+    return made

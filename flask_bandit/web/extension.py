@@ -1,0 +1,241 @@
+"""The extension object and its hooks: where a request's choices are committed and its headers set."""
+
+from __future__ import annotations
+
+import time
+import types
+import weakref
+from collections.abc import Callable
+from typing import Any, cast
+from urllib.parse import quote
+
+from flask import Flask, Response, has_app_context, has_request_context, request
+from werkzeug.exceptions import HTTPException
+from werkzeug.http import dump_cookie
+
+from ..bandits import Bandit
+from ..engine import logger
+from ..errors import ConfigurationError
+from ..model import ArmStats
+from . import decorators, visit
+from .assignments import CookieContent
+from .state import EXTENSION_KEY, AppState, app_state
+from .visit import IN_ERROR_HANDLER, RequestState, current_request_state
+from .visitors import Counting
+from .wiring import wiring_problems
+
+MAX_COOKIE = 4093
+MAX_DEBUG_HEADER = 1000
+
+
+class BanditMiddleware:
+    """The extension. One object may serve several apps.
+
+    :param app: the app to start with; more may be given to :meth:`init_app`
+    """
+
+    choose_arm = staticmethod(decorators.choose_arm)
+    reward_endpt = staticmethod(decorators.reward_endpt)
+    suggest_arm_for = staticmethod(visit.suggest_arm_for)
+    reward = staticmethod(visit.reward)
+
+    def __init__(self, app: Flask | None = None) -> None:
+        self._bandits: dict[str, Bandit] = {}
+        self._apps: weakref.WeakSet[Flask] = weakref.WeakSet()
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Attach bandits to an app; nothing is read from its configuration before first use.
+
+        Reads ``MAB_STORAGE_URI``, ``MAB_STORAGE_ENGINE``, ``MAB_STORAGE_OPTS``,
+        ``MAB_STORAGE_TIMEOUT``, ``MAB_STATS_TTL``, ``MAB_COOKIE_NAME``, ``MAB_COOKIE_PATH``,
+        ``MAB_COOKIE_DOMAIN``, ``MAB_COOKIE_TTL``, ``MAB_COOKIE_SECURE``, ``MAB_COOKIE_SAMESITE``,
+        ``MAB_DEBUG_HEADERS`` and ``MAB_BANDITS``, and Flask's ``SECRET_KEY`` and
+        ``SECRET_KEY_FALLBACKS``.
+
+        :raises ConfigurationError: the app has bandits already
+        """
+        if EXTENSION_KEY in app.extensions:
+            raise ConfigurationError(
+                "init_app was called twice for this app: one BanditMiddleware is enough, and its "
+                "add_bandit() takes any number of bandits"
+            )
+        state = app.extensions[EXTENSION_KEY] = AppState(app)
+        for name, bandit in self._bandits.items():
+            state.registry.add(name, bandit)
+        self._apps.add(app)
+        app.add_bandit = types.MethodType(add_bandit, app)  # type: ignore[attr-defined]
+        app.before_request(check_wiring)
+        # Flask runs these from the last to the first, so the first has the last word on headers.
+        app.after_request_funcs.setdefault(None, []).insert(0, finish_request)
+        app.teardown_request(commit_after_exception)
+        for handler in ("handle_user_exception", "handle_exception"):
+            setattr(app, handler, _marking_errors(getattr(app, handler)))
+
+    def add_bandit(self, name: str, bandit: Bandit) -> None:
+        """Register a bandit in all apps of this extension, before or after :meth:`init_app`.
+
+        :raises ConfigurationError: the name is taken, or an app has served a request already
+        """
+        for app in self._apps:
+            app_state(app).registry.add(name, bandit)
+        self._bandits[name] = bandit
+
+    def stats(self, name: str) -> dict[str, ArmStats]:
+        """Read a bandit's counts from storage, by arm id.
+
+        Outside an app context, the extension's only app is meant.
+
+        :raises UnknownBanditError: no bandit has that name
+        :raises StorageError: the storage is down
+        """
+        state = self._state()
+        state.bandits[name]
+        return state.engine.stats(name)
+
+    def _state(self) -> AppState:
+        if has_app_context():
+            return app_state()
+        if len(self._apps) == 1:
+            return app_state(next(iter(self._apps)))
+        raise ConfigurationError(
+            "which app is meant? Use 'with app.app_context():' around the call"
+        )
+
+
+def add_bandit(app: Flask, name: str, bandit: Bandit) -> None:
+    """Register a bandit in one app; the same object again changes nothing.
+
+    :param app: an app that was given to :meth:`BanditMiddleware.init_app`
+    :raises ConfigurationError: the name is taken, or the app has served a request already
+    """
+    app_state(app).registry.add(name, bandit)
+
+
+def check_wiring() -> None:
+    """Look once, at the first request, whether views and bandits fit each other.
+
+    :raises ConfigurationError: in debug, if they do not
+    """
+    state = app_state(visit.request_ctx.app)
+    if state.wiring_problems is None:
+        state.wiring_problems = wiring_problems(state.app, state.bandits)
+        for problem in state.wiring_problems:
+            logger.error("%s", problem)
+    if state.wiring_problems and state.app.debug:
+        raise ConfigurationError("; ".join(state.wiring_problems))
+
+
+def finish_request(response: Response) -> Response:
+    """Commit what the request chose and earned, then set the headers that follow from it."""
+    current = current_request_state(app_state(visit.request_ctx.app))
+    if current is not None:
+        current.commit(response)
+        _set_headers(current, response)
+    return response
+
+
+def commit_after_exception(error: BaseException | None) -> None:
+    """Commit the decisions that an escaping exception left behind: a crash is no excuse."""
+    if error is None or not has_request_context():
+        return
+    if isinstance(error, HTTPException) and (error.code or 500) < 500:
+        return
+    current = current_request_state(app_state(visit.request_ctx.app))
+    if current is not None:
+        current.commit_after_exception()
+
+
+def _marking_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap an app's error handling, so that arms first chosen on an error page are not counted."""
+
+    def handle(*args: Any) -> Any:
+        if has_request_context():
+            request.environ[IN_ERROR_HANDLER] = True
+        return handler(*args)
+
+    return handle
+
+
+def _set_headers(current: RequestState, response: Response) -> None:
+    if not current.is_loaded:
+        return
+    response.vary.add("Cookie")
+    response.cache_control.public = False
+    # None, not False: werkzeug would write "s-maxage=False".
+    cast(Any, response.cache_control).s_maxage = None
+    response.cache_control.private = True
+    config = current.state.config
+    if _wants_cookie(current):
+        _set_cookie(current, response)
+    debug = current.state.app.debug if config.debug_headers is None else config.debug_headers
+    if debug:
+        response.headers["X-MAB-Debug"] = _debug_header(current)
+
+
+def _wants_cookie(current: RequestState) -> bool:
+    cookie = current.cookie
+    if current.is_changed:
+        return True
+    if current.counting is not Counting.COUNTED or not cookie.assignments:
+        return False
+    half_life = current.state.config.cookie_ttl / 2
+    return cookie.outdated or time.time() - cookie.issued_at > half_life
+
+
+def _set_cookie(current: RequestState, response: Response) -> None:
+    cookie = current.cookie
+    cookie.issued_at = int(time.time())
+    header, dropped = _fitting_cookie(current, cookie)
+    if dropped:
+        logger.warning(
+            "The cookie would pass %s bytes, so its oldest assignments were dropped: %s. Their "
+            "decisions count no second time, but their arms may change: use shorter arm ids or "
+            "remove finished bandits.",
+            MAX_COOKIE,
+            ", ".join(dropped),
+        )
+    response.headers.add("Set-Cookie", header)
+    current.is_changed = False
+
+
+def _fitting_cookie(current: RequestState, cookie: CookieContent) -> tuple[str, list[str]]:
+    config = current.state.config
+    secure = current.request.is_secure if config.cookie_secure is None else config.cookie_secure
+    dropped: list[str] = []
+    while True:
+        header = dump_cookie(
+            config.cookie_name,
+            current.state.codec.dumps(cookie),
+            max_age=config.cookie_ttl,
+            path=config.cookie_path,
+            domain=config.cookie_domain,
+            secure=secure,
+            httponly=True,
+            samesite=config.cookie_samesite,
+            max_size=0,
+        )
+        if len(header.encode()) <= MAX_COOKIE or not cookie.assignments:
+            return header, dropped
+        oldest = next(iter(cookie.assignments))
+        del cookie.assignments[oldest]
+        dropped.append(oldest)
+
+
+def _debug_header(current: RequestState) -> str:
+    hows = {shown.how for shown in current.shown.values()}
+    if "control" in hows:
+        word = "CONTROL"
+    elif "uncounted" in hows:
+        word = "UNCOUNTED"
+    elif hows & {"decided", "prefetch"}:
+        word = "STORE"
+    else:
+        word = "SAVED"
+    arms = {name: held.arm for name, held in current.cookie.assignments.items()}
+    arms.update((name, shown.arm) for name, shown in current.shown.items())
+    # Percent-encoded, since a header is Latin-1 and an arm may be in any script.
+    pairs = ";".join(f"{quote(name, safe='')}:{quote(arm, safe='')}" for name, arm in arms.items())
+    text = f"{word}; {pairs}"
+    return text if len(text) <= MAX_DEBUG_HEADER else text[: MAX_DEBUG_HEADER - 3] + "..."

@@ -1,0 +1,115 @@
+"""Which bandits an app has: added by code or declared in configuration, fixed at first use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..bandits import Bandit
+from ..errors import ConfigurationError, UnknownBanditError
+from ..plugins import import_object, nearest, policy_from_name
+
+
+class BanditRegistry(Mapping[str, Bandit]):
+    """The bandits of one app, by name."""
+
+    def __init__(self) -> None:
+        self._bandits: dict[str, Bandit] = {}
+        self._frozen = False
+
+    def __getitem__(self, name: str) -> Bandit:
+        try:
+            return self._bandits[name]
+        except KeyError:
+            raise UnknownBanditError(
+                f"no bandit is registered as {name!r}; {nearest(name, self._bandits)} "
+                "Register it with add_bandit() or under MAB_BANDITS."
+            ) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._bandits)
+
+    def __len__(self) -> int:
+        return len(self._bandits)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._bandits
+
+    def add(self, name: str, bandit: Bandit) -> None:
+        """Register a bandit; the same object under the same name again changes nothing.
+
+        :raises ConfigurationError: the name is taken or cannot be one, or it is too late
+        """
+        if not isinstance(name, str) or not name or not name.isprintable():
+            raise ConfigurationError(
+                f"{name!r} cannot name a bandit: it must be a text without control characters"
+            )
+        if not isinstance(bandit, Bandit):
+            raise ConfigurationError(
+                f"{name!r} must be a Bandit, such as ThompsonBandit(), and is {bandit!r}"
+            )
+        if self._bandits.get(name) is bandit:
+            return
+        if name in self._bandits:
+            raise ConfigurationError(f"another bandit is registered as {name!r} already")
+        if self._frozen:
+            raise ConfigurationError(
+                f"{name!r} comes too late: bandits are fixed at the first request, so that all "
+                "workers agree; add it while the app is made"
+            )
+        self._bandits[name] = bandit
+
+    def freeze(self, declared: Mapping[str, Any]) -> None:
+        """Add the bandits that configuration declares, check all, and let nothing change them.
+
+        :raises ConfigurationError: a declaration or a bandit that cannot work
+        """
+        if self._frozen:
+            return
+        for name, table in declared.items():
+            if name in self._bandits:
+                raise ConfigurationError(
+                    f"the bandit {name!r} is registered by code and under MAB_BANDITS; remove one"
+                )
+            self.add(name, declared_bandit(name, table))
+        for name, bandit in self._bandits.items():
+            try:
+                bandit.check()
+            except ConfigurationError as error:
+                raise ConfigurationError(f"bandit {name!r}: {error}") from error
+            bandit.freeze()
+        self._frozen = True
+
+
+def declared_bandit(name: str, table: Any) -> Bandit:
+    """Make the bandit that a ``[MAB_BANDITS.name]`` table declares.
+
+    :raises ConfigurationError: a part of it is missing or cannot be meant
+    """
+    where = f"MAB_BANDITS.{name}"
+    if not isinstance(table, Mapping):
+        raise ConfigurationError(f"{where} is {table!r}; write a table with 'algorithm' and 'arms'")
+    params = dict(table)
+    algorithm, arms = params.pop("algorithm", None), params.pop("arms", None)
+    floor = {"floor": params.pop("floor")} if "floor" in params else {}
+    if not isinstance(algorithm, str):
+        raise ConfigurationError(f"{where} needs an algorithm, such as algorithm = 'thompson'")
+    if not isinstance(arms, (Mapping, list, tuple)) or not arms:
+        raise ConfigurationError(
+            f"{where} needs arms: a table of values by id, or a list of ids that are the values"
+        )
+    try:
+        bandit = Bandit(policy_from_name(algorithm, params), **floor)
+        for arm, value in (
+            arms.items() if isinstance(arms, Mapping) else zip(arms, arms, strict=True)
+        ):
+            bandit.add_arm(arm, _arm_value(value))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}") from error
+    return bandit
+
+
+def _arm_value(value: Any) -> Any:
+    if isinstance(value, Mapping) and set(value) == {"import"}:
+        return import_object(value["import"])
+    return value

@@ -1,0 +1,141 @@
+"""What is remembered per app, and found again by name from any code that runs inside it."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import Any
+
+from flask import Flask, current_app
+
+from ..engine import Engine, logger
+from ..errors import ConfigurationError
+from ..plugins import storage_from_name, storage_from_uri
+from ..storage.base import BanditStorage
+from . import signals
+from .assignments import AssignmentCodec, codec_for
+from .config import BanditConfig
+from .registry import BanditRegistry
+
+EXTENSION_KEY = "bandit"
+
+
+class AppState:
+    """One app's bandits, settings and engine; lives in ``app.extensions["bandit"]``.
+
+    Settings, keys and storage are resolved at first use, since factories and tests set them
+    after ``init_app``.
+    """
+
+    def __init__(self, app: Flask) -> None:
+        self._app = weakref.ref(app)
+        self._lock = threading.RLock()
+        self._config: BanditConfig | None = None
+        self._engine: Engine | None = None
+        self._codec: tuple[Any, AssignmentCodec] | None = None
+        self.registry = BanditRegistry()
+        self.environ_key = f"flask_bandit.{id(self):x}"
+        """Where a request of this app keeps its state; two apps may share one environ."""
+        self.wiring_problems: tuple[str, ...] | None = None
+        """What is wrong between views and bandits; ``None`` until the first request looked."""
+
+    @property
+    def app(self) -> Flask:
+        """The app; it owns this state, so it is always there."""
+        app = self._app()
+        if app is None:
+            raise ConfigurationError("the Flask app of these bandits is gone; keep a reference")
+        return app
+
+    @property
+    def config(self) -> BanditConfig:
+        """The settings, read at first use."""
+        if self._config is None:
+            with self._lock:
+                self._config = self._config or BanditConfig.from_mapping(self.app.config)
+        return self._config
+
+    @property
+    def bandits(self) -> BanditRegistry:
+        """The bandits; from the first time they are read they are fixed."""
+        with self._lock:
+            self.registry.freeze(self.config.bandits)
+        return self.registry
+
+    @property
+    def engine(self) -> Engine:
+        """The engine on the configured storage, made at first use."""
+        if self._engine is None:
+            with self._lock:
+                if self._engine is None:
+                    self._engine = self._make_engine()
+        return self._engine
+
+    @property
+    def storage(self) -> BanditStorage:
+        """The configured storage."""
+        return self.engine.storage
+
+    @property
+    def codec(self) -> AssignmentCodec:
+        """The cookie's codec for the keys that the app has now.
+
+        :raises ConfigurationError: there is no SECRET_KEY
+        """
+        config = self.app.config
+        keys = (config.get("SECRET_KEY"), tuple(config.get("SECRET_KEY_FALLBACKS") or ()))
+        if self._codec is None or self._codec[0] != keys:
+            self._codec = (keys, codec_for(*keys))
+        return self._codec[1]
+
+    def arm_value(self, bandit: str, arm: str) -> Any:
+        """Return the value that code gave an arm."""
+        return self.registry[bandit].value_of(arm)
+
+    def _make_engine(self) -> Engine:
+        app, config = self.app, self.config
+        return Engine(
+            self._make_storage(),
+            self.bandits,
+            timeout=config.storage_timeout,
+            stats_ttl=config.stats_ttl,
+            on_failed=lambda error: signals.storage_failed.send(app, error=error) and None,
+            on_recovered=lambda: signals.storage_recovered.send(app) and None,
+        )
+
+    def _make_storage(self) -> BanditStorage:
+        config = self.config
+        if config.storage_uri is not None:
+            storage = storage_from_uri(config.storage_uri)
+        elif isinstance(config.storage_engine, BanditStorage):
+            storage = config.storage_engine
+        elif config.storage_engine is None or isinstance(config.storage_engine, str):
+            name = config.storage_engine or "MemoryBanditStorage"
+            storage = storage_from_name(name, config.storage_opts)
+        else:
+            raise ConfigurationError(
+                f"MAB_STORAGE_ENGINE is {config.storage_engine!r}; write a class name, a dotted "
+                "path, or give a storage object"
+            )
+        if type(storage).__name__ == "MemoryBanditStorage" and not (
+            self.app.debug or self.app.testing
+        ):
+            logger.warning(
+                "The bandits' counts are kept in this process's memory: other workers do not see "
+                "them and a restart loses them. Set MAB_STORAGE_URI, for example to "
+                "'json:///bandits.json'."
+            )
+        return storage
+
+
+def app_state(app: Flask | None = None) -> AppState:
+    """Return the state of ``app``, by default of the app whose context is active.
+
+    :raises ConfigurationError: the app was not given to ``init_app``
+    """
+    found: AppState | None = (app or current_app).extensions.get(EXTENSION_KEY)
+    if found is None:
+        raise ConfigurationError(
+            "this app has no bandits yet: call BanditMiddleware().init_app(app) first"
+        )
+    return found

@@ -1,0 +1,28 @@
+"""Who is counted: what a request's method and headers say about the person behind it."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from flask import Request
+
+
+class Counting(Enum):
+    """How a request's choices count."""
+
+    COUNTED = "counted"
+    PENDING = "prefetch"
+    """Shown later, perhaps: the arm is kept and counted by the next real request."""
+    UNCOUNTED = "head"
+    """Gets an arm, is not counted, and nothing is kept."""
+
+
+def counting_of(request: Request) -> Counting:
+    """Tell how the choices of this request count."""
+    if request.method == "HEAD":
+        return Counting.UNCOUNTED
+    headers = request.headers
+    purpose = headers.get("Sec-Purpose") or headers.get("Purpose") or headers.get("X-Moz") or ""
+    if "prefetch" in purpose.lower():
+        return Counting.PENDING
+    return Counting.COUNTED
