@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -135,7 +134,7 @@ def _marked(wrapper: Any, view: Any, mark: Mark) -> Any:
     """Leave on both functions what a later look at the app's views needs to know."""
     setattr(wrapper, MARK, (*getattr(view, MARK, ()), mark))
     # Lets the wiring check find a decorator above @app.route, whose wrapper no route leads to.
-    setattr(view, WRAPPERS, (*getattr(view, WRAPPERS, ()), weakref.ref(wrapper)))
+    setattr(view, WRAPPERS, (*getattr(view, WRAPPERS, ()), wrapper))
     wrapper.__dict__.pop(WRAPPERS, None)
     return wrapper
 

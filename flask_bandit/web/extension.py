@@ -1,4 +1,4 @@
-"""The extension object and its hooks: where a request's choices are committed and its headers set."""
+"""The extension object and its hooks: where a request is committed and its headers are set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Holds an app's views against its bandits: misspelt names, misplaced decorators, clashing names."""
+"""Holds an app's views against its bandits: names, places of decorators, arguments, rewards."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def _unwrapped(view: Callable[..., Any] | None) -> Iterator[Callable[..., Any]]:
 
 def _has_decorator_above_route(view: Callable[..., Any], routed: set[int]) -> bool:
     return any(
-        wrapper is not None and id(wrapper) not in routed
+        id(wrapper) not in routed
         for function in _unwrapped(view)
-        for wrapper in (ref() for ref in getattr(function, WRAPPERS, ()))
+        for wrapper in getattr(function, WRAPPERS, ())
     )
 
 

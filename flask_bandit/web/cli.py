@@ -1,0 +1,65 @@
+"""``flask bandit ...``: what is done to an app's bandits from the command line."""
+
+from __future__ import annotations
+
+import click
+from flask import current_app
+from flask.cli import AppGroup
+
+from ..errors import BanditError
+from ..migration import flask_mab_adjustments
+from ..storage.base import Commit
+from .state import AppState, app_state
+from .wiring import wiring_problems
+
+bandit_cli = AppGroup("bandit", help="Look after the app's bandit experiments.")
+
+
+def _state() -> AppState:
+    try:
+        state = app_state()
+        state.registry.freeze(state.config.bandits)
+        return state
+    except BanditError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@bandit_cli.command("check")
+def check() -> None:
+    """Find what cannot work: names, decorators, settings, the secret key, the storage."""
+    state = _state()
+    problems = list(wiring_problems(state.app, state.bandits))
+    try:
+        state.codec.loads("")
+        state.storage.read_counts(state.config.storage_timeout)
+    except BanditError as error:
+        problems.append(str(error))
+    for problem in problems:
+        click.echo(f"- {problem}", err=True)
+    if problems:
+        raise click.ClickException(f"{len(problems)} to mend")
+    click.echo(f"{len(state.bandits)} bandits, nothing to mend.")
+
+
+@bandit_cli.command("import-flask-mab")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+def import_flask_mab(file: str) -> None:
+    """Add the counts in Flask-MAB's JSON FILE to the bandits of the same names.
+
+    The same file counts once, however often it is imported.
+    """
+    state = _state()
+    try:
+        adjustments, notes = flask_mab_adjustments(file, state.bandits, state.engine.version)
+        new = state.storage.commit(Commit(adjustments=tuple(adjustments))).new
+    except BanditError as error:
+        raise click.ClickException(str(error)) from error
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+    for adjustment in adjustments:
+        pulls = sum(int(row["pulls"]) for row in adjustment.delta.counts.values())
+        reward = sum(row["reward"] for row in adjustment.delta.counts.values())
+        what = "imported" if adjustment.id in new else "imported before, nothing added"
+        click.echo(f"{adjustment.bandit}: {pulls} pulls, reward {reward:g}: {what}")
+    if not adjustments:
+        click.echo(f"Nothing to import into {current_app.name}.")
