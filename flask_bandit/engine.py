@@ -200,14 +200,17 @@ class Engine:
             self._learn(result.unlearned, attempt)
         return result
 
-    def stats(self, name: str) -> dict[str, ArmStats]:
-        """Read a bandit's counts from storage, arms in the order of the code.
+    def stats(self) -> dict[str, dict[str, ArmStats]]:
+        """Read the counts of all bandits from storage in one go, arms in the order of the code.
 
         :raises StorageError: the storage is down
         """
-        bandit, key = self.bandits[name], BanditKey(name, self.version(name))
-        counts = self.storage.read_counts(self.timeout).get(key, {})
-        return {arm: ArmStats.from_counts(counts.get(arm, {})) for arm in bandit.arm_ids}
+        counts = self.storage.read_counts(self.timeout)
+        found = {}
+        for name, bandit in self.bandits.items():
+            arms = counts.get(BanditKey(name, self.version(name)), {})
+            found[name] = {arm: ArmStats.from_counts(arms.get(arm, {})) for arm in bandit.arm_ids}
+        return found
 
     def _fresh_snapshot(self, attempt: Attempt) -> Snapshot | None:
         snapshot = self._snapshot

@@ -20,7 +20,7 @@ from ..model import ArmStats
 from . import decorators, visit
 from .assignments import CookieContent
 from .state import EXTENSION_KEY, AppState, app_state
-from .visit import IN_ERROR_HANDLER, RequestState, current_request_state
+from .visit import FINISHED, IN_ERROR_HANDLER, RequestState, current_request_state
 from .visitors import Counting
 from .wiring import wiring_problems
 
@@ -91,8 +91,8 @@ class BanditMiddleware:
         :raises StorageError: the storage is down
         """
         state = self._state()
-        state.bandits[name]
-        return state.engine.stats(name)
+        state.bandits.require(name)
+        return state.engine.stats()[name]
 
     def _state(self) -> AppState:
         if has_app_context():
@@ -133,6 +133,7 @@ def finish_request(response: Response) -> Response:
     if current is not None:
         current.commit(response)
         _set_headers(current, response)
+    request.environ[FINISHED] = True
     return response
 
 

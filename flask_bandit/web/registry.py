@@ -18,13 +18,19 @@ class BanditRegistry(Mapping[str, Bandit]):
         self._frozen = False
 
     def __getitem__(self, name: str) -> Bandit:
-        try:
-            return self._bandits[name]
-        except KeyError:
+        self.require(name)
+        return self._bandits[name]
+
+    def require(self, name: str) -> None:
+        """Raise for a name that no bandit has.
+
+        :raises UnknownBanditError: with the nearest name
+        """
+        if name not in self._bandits:
             raise UnknownBanditError(
                 f"no bandit is registered as {name!r}; {nearest(name, self._bandits)} "
                 "Register it with add_bandit() or under MAB_BANDITS."
-            ) from None
+            )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._bandits)

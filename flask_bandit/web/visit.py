@@ -26,6 +26,7 @@ from .state import AppState, app_state
 from .visitors import Counting, counting_of
 
 IN_ERROR_HANDLER = "flask_bandit.in_error_handler"
+FINISHED = "flask_bandit.finished"
 
 RewardRule = Callable[[Response], bool]
 
@@ -71,7 +72,8 @@ class RequestState:
         self.outcomes: dict[str, str] = {}
         """bandit -> what became of this request's reward, in words for the toolbar"""
         self.is_changed = False
-        self.is_committed = False
+        # A stream may touch its first bandit after the headers were sent.
+        self.is_committed = FINISHED in request.environ
         self._cookie: CookieContent | None = None
         self._decisions: dict[str, Decision] = {}
         self._reassigned: dict[str, int] = {}

@@ -48,7 +48,7 @@ def _name_problems(
 ) -> Iterator[str]:
     for mark in marks:
         try:
-            bandits[mark.bandit]
+            bandits.require(mark.bandit)
         except UnknownBanditError as error:
             yield f"the view {endpoint!r} names an unknown bandit: {error}"
 
