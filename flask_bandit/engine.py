@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from .algorithms.base import PolicyProtocol
 from .bandits import Bandit
 from .breaker import Attempt, CircuitBreaker
-from .errors import StorageTimeoutError
+from .errors import StorageError, StorageTimeoutError
 from .model import (
     DEFAULT_GOAL,
     ArmStats,
@@ -205,7 +205,12 @@ class Engine:
 
         :raises StorageError: the storage is down
         """
-        counts = self.storage.read_counts(self.timeout)
+        try:
+            counts = self.storage.read_counts(self.timeout)
+        except StorageError:
+            raise
+        except Exception as error:
+            raise StorageError(f"the bandits' storage cannot be read: {error}") from error
         found = {}
         for name, bandit in self.bandits.items():
             arms = counts.get(BanditKey(name, self.version(name)), {})
