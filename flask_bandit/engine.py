@@ -10,15 +10,13 @@ import hashlib
 import logging
 import threading
 import time
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from itertools import accumulate
 from typing import Any, TypeVar
 
 from .algorithms.base import PolicyProtocol
-from .bandits import Bandit
+from .bandits import Bandit, DrawTable
 from .breaker import Attempt, CircuitBreaker
 from .errors import StorageError, StorageTimeoutError
 from .model import (
@@ -61,26 +59,6 @@ def reward_id(decision_id: str, goal: str = DEFAULT_GOAL) -> str:
     return f"{decision_id}:{goal}"
 
 
-@dataclass(frozen=True, slots=True)
-class DrawTable:
-    """A probability vector, ready to draw from in O(log arms)."""
-
-    arms: tuple[str, ...]
-    propensities: Mapping[str, float]
-    cumulative: tuple[float, ...]
-
-    @classmethod
-    def of(cls, arms: tuple[str, ...], probabilities: Iterable[float]) -> DrawTable:
-        """Line up arms with their probabilities."""
-        values = [float(p) for p in probabilities]
-        return cls(arms, dict(zip(arms, values, strict=True)), tuple(accumulate(values)))
-
-    def draw(self, uniform: float) -> str:
-        """Return the arm at ``uniform`` in [0, 1); an arm of probability 0 never comes."""
-        # Scaled by the total, since a sum of floats may miss 1 by a rounding.
-        return self.arms[bisect_right(self.cumulative, uniform * self.cumulative[-1])]
-
-
 class Snapshot:
     """Counts as read at one moment, plus what this process has committed since."""
 
@@ -93,9 +71,7 @@ class Snapshot:
         """Return the bandit's probabilities, computed once until its counts change."""
         table = self._tables.get(key)
         if table is None:
-            stats = bandit.stats_from(self._counts.get(key, {}))
-            table = DrawTable.of(bandit.arm_ids, bandit.propensities(stats).tolist())
-            self._tables[key] = table
+            table = self._tables[key] = bandit.draw_table(self._counts.get(key, {}))
         return table
 
     def add(self, key: BanditKey, delta: StatsDelta) -> None:
@@ -123,8 +99,8 @@ class Engine:
         *,
         timeout: float = 1.0,
         stats_ttl: float | None = None,
-        on_failed: Callable[[Exception], None] = lambda error: None,
-        on_recovered: Callable[[], None] = lambda: None,
+        on_failed: Callable[[Exception], object] = lambda error: None,
+        on_recovered: Callable[[], object] = lambda: None,
     ) -> None:
         self.storage = storage
         self.bandits = bandits

@@ -14,9 +14,7 @@ from ..model import Decision, FloatArray, Stats, StatsDelta
 class PolicyProtocol(Protocol):
     """The four methods that make any object a policy; :class:`Policy` has all but the first."""
 
-    def propensities(
-        self, stats: Stats, context: Mapping[str, Any] | None = None
-    ) -> FloatArray:
+    def propensities(self, stats: Stats, context: Mapping[str, Any] | None = None) -> FloatArray:
         """Return one probability per arm, shape (K,), summing to 1."""
         ...
 
@@ -51,9 +49,7 @@ class Policy:
     reward_needs_decision: ClassVar[bool] = False
     """True where :meth:`on_reward` reads the stored decision's propensities or context."""
 
-    def propensities(
-        self, stats: Stats, context: Mapping[str, Any] | None = None
-    ) -> FloatArray:
+    def propensities(self, stats: Stats, context: Mapping[str, Any] | None = None) -> FloatArray:
         """Return one probability per arm; a deterministic function of its arguments.
 
         :param stats: sums of the K arms that are eligible, K >= 1
@@ -97,6 +93,12 @@ class Policy:
 def uniform(k: int) -> FloatArray:
     """Return K equal probabilities."""
     return np.full(k, 1.0 / k)
+
+
+def means(stats: Stats) -> FloatArray:
+    """Return reward per pull, shape (K,); 0 for an arm without pulls."""
+    result: FloatArray = stats.reward / np.maximum(stats.pulls, 1)
+    return result
 
 
 def argmax_ties(scores: FloatArray) -> FloatArray:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from inspect import iscoroutinefunction
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from flask import Response, request
 
@@ -130,13 +130,13 @@ def _default_rule(bandit: str) -> RewardRule:
     return rewards
 
 
-def _marked(wrapper: Any, view: Any, mark: Mark) -> Any:
+def _marked(wrapper: Any, view: View, mark: Mark) -> View:
     """Leave on both functions what a later look at the app's views needs to know."""
     setattr(wrapper, MARK, (*getattr(view, MARK, ()), mark))
     # Lets the wiring check find a decorator above @app.route, whose wrapper no route leads to.
     setattr(view, WRAPPERS, (*getattr(view, WRAPPERS, ()), wrapper))
     wrapper.__dict__.pop(WRAPPERS, None)
-    return wrapper
+    return cast(View, wrapper)
 
 
 def _conflict(view: Callable[..., Any], name: str, bandit: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, cast
 from urllib.parse import quote
 
 from flask import Flask, Response, has_app_context, has_request_context, request
+from flask.globals import request_ctx
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import dump_cookie
 
@@ -118,7 +119,7 @@ def check_wiring() -> None:
 
     :raises ConfigurationError: in debug, if they do not
     """
-    state = app_state(visit.request_ctx.app)
+    state = app_state(request_ctx.app)
     if state.wiring_problems is None:
         state.wiring_problems = wiring_problems(state.app, state.bandits)
         for problem in state.wiring_problems:
@@ -129,7 +130,7 @@ def check_wiring() -> None:
 
 def finish_request(response: Response) -> Response:
     """Commit what the request chose and earned, then set the headers that follow from it."""
-    current = current_request_state(app_state(visit.request_ctx.app))
+    current = current_request_state(app_state(request_ctx.app))
     if current is not None:
         current.commit(response)
         _set_headers(current, response)
@@ -143,7 +144,7 @@ def commit_after_exception(error: BaseException | None) -> None:
         return
     if isinstance(error, HTTPException) and (error.code or 500) < 500:
         return
-    current = current_request_state(app_state(visit.request_ctx.app))
+    current = current_request_state(app_state(request_ctx.app))
     if current is not None:
         current.commit_after_exception()
 

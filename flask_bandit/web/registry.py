@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..bandits import Bandit
+from ..bandits import Bandit, is_clean
 from ..errors import ConfigurationError, UnknownBanditError
 from ..plugins import import_object, nearest, policy_from_name
 
@@ -46,7 +46,7 @@ class BanditRegistry(Mapping[str, Bandit]):
 
         :raises ConfigurationError: the name is taken or cannot be one, or it is too late
         """
-        if not isinstance(name, str) or not name or not name.isprintable():
+        if not isinstance(name, str) or not name or not is_clean(name):
             raise ConfigurationError(
                 f"{name!r} cannot name a bandit: it must be a text without control characters"
             )

@@ -99,8 +99,8 @@ class AppState:
             self.bandits,
             timeout=config.storage_timeout,
             stats_ttl=config.stats_ttl,
-            on_failed=lambda error: signals.storage_failed.send(app, error=error) and None,
-            on_recovered=lambda: signals.storage_recovered.send(app) and None,
+            on_failed=lambda error: signals.storage_failed.send(app, error=error),
+            on_recovered=lambda: signals.storage_recovered.send(app),
         )
 
     def _make_storage(self) -> BanditStorage:

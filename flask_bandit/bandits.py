@@ -1,0 +1,331 @@
+"""Bandits: named arms and a policy. They work with no Flask and no storage at all.
+
+Inside an app the engine keeps the counts in a storage; a bandit used by itself keeps its own.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Protocol
+
+from .algorithms import (
+    AnnealingEpsilonGreedyPolicy,
+    AnnealingSoftmaxPolicy,
+    EpsilonGreedyPolicy,
+    Exp3Policy,
+    GaussianThompsonPolicy,
+    KLUCBPolicy,
+    NaiveStochasticPolicy,
+    PolicyProtocol,
+    SoftmaxPolicy,
+    ThompsonPolicy,
+    UCB1Policy,
+    UCBTunedPolicy,
+    UniformPolicy,
+)
+from .algorithms.base import with_floor
+from .errors import ConfigurationError, UnknownArmError
+from .model import Arm, ArmCounts, ArmStats, Decision, FloatArray, Stats, StatsDelta, add_counts
+
+DEFAULT_FLOOR = 0.005
+MAX_ARM_ID = 200
+
+
+class RandomSource(Protocol):
+    """Anything with ``random()`` in [0, 1): ``random.Random``, or numpy's ``Generator``."""
+
+    def random(self) -> float:
+        """Return the next number."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DrawTable:
+    """A probability vector, ready to draw from in O(log arms)."""
+
+    arms: tuple[str, ...]
+    propensities: Mapping[str, float]
+    cumulative: tuple[float, ...]
+
+    @classmethod
+    def of(cls, arms: tuple[str, ...], probabilities: Iterable[float]) -> DrawTable:
+        """Line up arms with their probabilities."""
+        values = tuple(probabilities)
+        return cls(arms, dict(zip(arms, values, strict=True)), tuple(accumulate(values)))
+
+    def draw(self, uniform: float) -> str:
+        """Return the arm at ``uniform`` in [0, 1); an arm of probability 0 never comes."""
+        # Scaled by the total, since a sum of floats may miss 1 by a rounding.
+        place = bisect_right(self.cumulative, uniform * self.cumulative[-1])
+        return self.arms[min(place, len(self.arms) - 1)]
+
+
+class Bandit:
+    """Named arms and the policy that shares the traffic between them.
+
+    By itself it is the control: every arm with the same probability.
+
+    :param policy: any object with the four methods of a policy; uniform if left out
+    :param floor: share F of the traffic that is spread evenly, p' = (1 - F) p + F / K, so that no
+        arm's probability is 0 and the log can evaluate any other policy
+    :raises ConfigurationError: something that is no policy, or a floor outside [0, 1]
+    """
+
+    def __init__(
+        self, policy: PolicyProtocol | None = None, *, floor: float = DEFAULT_FLOOR
+    ) -> None:
+        policy = UniformPolicy() if policy is None else policy
+        if not isinstance(policy, PolicyProtocol):
+            raise ConfigurationError(
+                f"{policy!r} is no policy: it needs propensities, on_decision, on_reward and "
+                "on_mature"
+            )
+        if not isinstance(floor, (int, float)) or not 0.0 <= floor <= 1.0:
+            raise ConfigurationError(f"floor is {floor!r}; write a share from 0 to 1")
+        self.policy = policy
+        self.floor = float(floor)
+        self._arms: dict[str, Arm] = {}
+        self._is_frozen = False
+        self._counts: dict[str, dict[str, float]] = {}
+        self._last: dict[str, Decision] = {}
+
+    def add_arm(self, arm_id: str, value: Any = None) -> None:
+        """Add an arm.
+
+        :param arm_id: what is stored and shown: a text without control characters
+        :param value: what a view receives: any object; it is never stored
+        :raises ConfigurationError: the id is taken or cannot be one, or the bandit is in use
+        """
+        if not isinstance(arm_id, str) or not 0 < len(arm_id) <= MAX_ARM_ID or not is_clean(arm_id):
+            raise ConfigurationError(
+                f"{arm_id!r} cannot be an arm's id: write a text of 1 to {MAX_ARM_ID} characters "
+                "without control characters"
+            )
+        if arm_id in self._arms:
+            raise ConfigurationError(
+                f"the arm {arm_id!r} is there already; give each arm its own id"
+            )
+        if self._is_frozen:
+            raise ConfigurationError(
+                f"the arm {arm_id!r} comes too late: add arms while the app is made, so that all "
+                "workers agree on them"
+            )
+        self._arms[arm_id] = Arm(arm_id, value)
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """The arms, in the order in which they were added; the first is the control."""
+        return tuple(self._arms.values())
+
+    @property
+    def arm_ids(self) -> tuple[str, ...]:
+        """The ids of the arms, in the same order."""
+        return tuple(self._arms)
+
+    @property
+    def policy_version(self) -> str:
+        """Name and parameters of the policy, as logged with each decision."""
+        return str(getattr(self.policy, "version", type(self.policy).__name__))
+
+    @property
+    def stats(self) -> dict[str, ArmStats]:
+        """What this object was told by :meth:`pull_arm` and :meth:`reward_arm`, by arm id."""
+        return {arm: ArmStats.from_counts(self._counts.get(arm, {})) for arm in self._arms}
+
+    def value_of(self, arm: str) -> Any:
+        """Return an arm's value.
+
+        :raises UnknownArmError: no such arm
+        """
+        return self._arm(arm).value
+
+    def check(self) -> None:
+        """Raise :class:`ConfigurationError` if the bandit cannot work yet."""
+        if not self._arms:
+            raise ConfigurationError("it has no arms; give it some with add_arm(id, value)")
+
+    def check_reward(self, value: float) -> float:
+        """Return a reward as a float.
+
+        :raises ValueError: not a finite number, or outside what the policy can learn from
+        """
+        if not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ValueError(f"the reward is {value!r}; write a finite number")
+        allowed = getattr(self.policy, "reward_range", None)
+        if allowed is not None and not allowed[0] <= value <= allowed[1]:
+            raise ValueError(
+                f"the reward is {value!r}, and {self.policy_version} learns from rewards of "
+                f"{allowed[0]:g} to {allowed[1]:g}; scale it, or take a bandit for any number, "
+                "such as GaussianThompsonBandit"
+            )
+        return float(value)
+
+    def freeze(self) -> None:
+        """Let no more arms be added."""
+        self._is_frozen = True
+
+    def stats_from(self, counts: ArmCounts) -> Stats:
+        """Line up stored sums with the arms, as the policy reads them."""
+        return Stats.from_counts(self.arm_ids, counts, getattr(self.policy, "extra", ()))
+
+    def propensities(self, stats: Stats, context: Mapping[str, Any] | None = None) -> FloatArray:
+        """Return one probability per arm, shape (K,): the policy's, then the floor."""
+        return with_floor(self.policy.propensities(stats, context), self.floor)
+
+    def draw_table(self, counts: ArmCounts) -> DrawTable:
+        """Return the probabilities that follow from stored sums, ready to draw from."""
+        probabilities = self.propensities(self.stats_from(counts))
+        return DrawTable.of(self.arm_ids, probabilities.tolist())
+
+    def suggest_arm(self, rng: RandomSource | None = None) -> dict[str, Any]:
+        """Draw an arm from what this object knows; counts nothing, see :meth:`pull_arm`.
+
+        :param rng: for the draw only; Python's own generator if left out
+        :return: ``id``, ``value``, ``pulls``, ``reward`` and ``propensity``
+        :raises ConfigurationError: the bandit has no arms
+        """
+        self.check()
+        table = self.draw_table(self._counts)
+        arm = table.draw((random if rng is None else rng).random())
+        self._last[arm] = self._decision(arm, table.propensities)
+        return {**self[arm], "propensity": table.propensities[arm]}
+
+    def pull_arm(self, arm_id: str) -> None:
+        """Count one decision for an arm.
+
+        :raises UnknownArmError: no such arm
+        """
+        self._arm(arm_id)
+        self._add(self.policy.on_decision(self._last.get(arm_id) or self._decision(arm_id, None)))
+
+    def reward_arm(self, arm_id: str, reward: float) -> None:
+        """Count one reward for an arm, for its last suggestion.
+
+        :raises UnknownArmError: no such arm
+        :raises ValueError: a reward that the policy cannot learn from
+        """
+        self._arm(arm_id)
+        value = self.check_reward(reward)
+        self._add(
+            self.policy.on_reward(self._last.get(arm_id) or self._decision(arm_id, None), value)
+        )
+
+    def __getitem__(self, arm_id: str) -> dict[str, Any]:
+        arm, stats = self._arm(arm_id), ArmStats.from_counts(self._counts.get(arm_id, {}))
+        return {"id": arm_id, "value": arm.value, "pulls": stats.pulls, "reward": stats.reward}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.policy_version} arms={list(self._arms)}>"
+
+    def _arm(self, arm_id: str) -> Arm:
+        try:
+            return self._arms[arm_id]
+        except KeyError:
+            raise UnknownArmError(
+                f"there is no arm {arm_id!r}; known: {list(self._arms)}"
+            ) from None
+
+    def _add(self, delta: StatsDelta) -> None:
+        add_counts(self._counts, delta)
+
+    def _decision(self, arm: str, propensities: Mapping[str, float] | None) -> Decision:
+        return Decision("", "", 0, arm, propensities, self.policy_version, 0.0)
+
+
+class EpsilonGreedyBandit(Bandit):
+    """A bandit with :class:`~flask_bandit.algorithms.EpsilonGreedyPolicy`."""
+
+    def __init__(self, epsilon: float = 0.1, *, floor: float = DEFAULT_FLOOR) -> None:
+        super().__init__(EpsilonGreedyPolicy(epsilon), floor=floor)
+
+
+class AnnealingEpsilonGreedyBandit(Bandit):
+    """A bandit with :class:`~flask_bandit.algorithms.AnnealingEpsilonGreedyPolicy`."""
+
+    def __init__(self, *, floor: float = DEFAULT_FLOOR) -> None:
+        super().__init__(AnnealingEpsilonGreedyPolicy(), floor=floor)
+
+
+class SoftmaxBandit(Bandit):
+    """A bandit with :class:`~flask_bandit.algorithms.SoftmaxPolicy`."""
+
+    def __init__(self, tau: float = 0.1, *, floor: float = DEFAULT_FLOOR) -> None:
+        super().__init__(SoftmaxPolicy(tau), floor=floor)
+
+
+class AnnealingSoftmaxBandit(Bandit):
+    """A bandit with :class:`~flask_bandit.algorithms.AnnealingSoftmaxPolicy`."""
+
+    def __init__(self, *, floor: float = DEFAULT_FLOOR) -> None:
+        super().__init__(AnnealingSoftmaxPolicy(), floor=floor)
+
+
+class NaiveStochasticBandit(Bandit):
+    """A bandit with :class:`~flask_bandit.algorithms.NaiveStochasticPolicy`."""
+
+    def __init__(self, *, floor: float = DEFAULT_FLOOR) -> None:
+        super().__init__(NaiveStochasticPolicy(), floor=floor)
+
+
+class UCB1Bandit(Bandit):
+    """A bandit with :class:`~flask_bandit.algorithms.UCB1Policy`."""
+
+    def __init__(self, *, floor: float = DEFAULT_FLOOR) -> None:
+        super().__init__(UCB1Policy(), floor=floor)
+
+
+class UCBTunedBandit(Bandit):
+    """A bandit with :class:`~flask_bandit.algorithms.UCBTunedPolicy`."""
+
+    def __init__(self, *, floor: float = DEFAULT_FLOOR) -> None:
+        super().__init__(UCBTunedPolicy(), floor=floor)
+
+
+class KLUCBBandit(Bandit):
+    """A bandit with :class:`~flask_bandit.algorithms.KLUCBPolicy`."""
+
+    def __init__(self, c: float = 0.0, *, floor: float = DEFAULT_FLOOR) -> None:
+        super().__init__(KLUCBPolicy(c), floor=floor)
+
+
+class ThompsonBandit(Bandit):
+    """A bandit with :class:`~flask_bandit.algorithms.ThompsonPolicy`; the one to start with."""
+
+    def __init__(
+        self, prior: tuple[float, float] = (1.0, 1.0), *, floor: float = DEFAULT_FLOOR
+    ) -> None:
+        super().__init__(ThompsonPolicy(prior), floor=floor)
+
+
+class GaussianThompsonBandit(Bandit):
+    """A bandit with :class:`~flask_bandit.algorithms.GaussianThompsonPolicy`."""
+
+    def __init__(self, *, floor: float = DEFAULT_FLOOR) -> None:
+        super().__init__(GaussianThompsonPolicy(), floor=floor)
+
+
+class Exp3Bandit(Bandit):
+    """A bandit with :class:`~flask_bandit.algorithms.Exp3Policy`."""
+
+    def __init__(self, gamma: float = 0.1, *, floor: float = DEFAULT_FLOOR) -> None:
+        super().__init__(Exp3Policy(gamma), floor=floor)
+
+
+def is_clean(text: str) -> bool:
+    """Return whether a text holds no control characters; any script and emoji may be there."""
+    return not any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in text) and (
+        text.isascii() or _is_encodable(text)
+    )
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True

@@ -1,0 +1,20 @@
+"""A browser test that must run and cannot is a failure, not a skip."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
+    report = yield
+    if (
+        report.skipped
+        and item.get_closest_marker("browser")
+        and os.environ.get("FLASK_BANDIT_REQUIRE_BROWSER")
+    ):
+        report.outcome = "failed"
+        report.longrepr = f"skipped although a browser is required: {report.longrepr}"
+    return report
