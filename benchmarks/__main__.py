@@ -1,0 +1,18 @@
+"""Runs all benchmarks one after the other: ``make bench``."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+
+MODULES = ("requests", "propensities", "json_write_cost", "regret")
+
+
+def main() -> None:
+    for module in MODULES:
+        sys.argv[1:] = []
+        runpy.run_module(f"benchmarks.{module}", run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
