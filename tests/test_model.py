@@ -37,7 +37,10 @@ def test_arm_stats_read_missing_sums_as_zero() -> None:
 
 
 def test_stats_line_up_with_the_arms_of_the_code() -> None:
-    counts = {"b": {"pulls": 3, "reward": 1.5, "mine": 7.0}, "gone": {"pulls": 9}}
+    counts: dict[str, dict[str, float]] = {
+        "b": {"pulls": 3, "reward": 1.5, "mine": 7.0},
+        "gone": {"pulls": 9},
+    }
     stats = Stats.from_counts(("a", "b"), counts, extra=("mine",))
     assert stats.pulls.tolist() == [0, 3]
     assert stats.reward.tolist() == [0.0, 1.5]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from itsdangerous import BadData, URLSafeSerializer
+from itsdangerous import BadData, Signer, URLSafeSerializer
 
 from ..errors import ConfigurationError
 
@@ -131,8 +131,12 @@ def codec_for(secret_key: Any, fallbacks: Any) -> AssignmentCodec:
 
 
 def _serializer(key: str | bytes) -> URLSafeSerializer:
+    # Derived once here, where a serializer would derive it anew for each cookie.
+    derived = Signer(
+        key, salt=SALT, key_derivation="hmac", digest_method=hashlib.sha256
+    ).derive_key()
     return URLSafeSerializer(
-        key,
+        derived,
         salt=SALT,
-        signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
+        signer_kwargs={"key_derivation": "none", "digest_method": hashlib.sha256},
     )

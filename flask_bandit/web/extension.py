@@ -6,11 +6,11 @@ import time
 import types
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 from urllib.parse import quote
 
 from flask import Flask, Response, has_app_context, has_request_context, request
-from flask.globals import request_ctx
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import dump_cookie
 
@@ -21,7 +21,7 @@ from ..model import ArmStats
 from . import decorators, visit
 from .assignments import CookieContent
 from .state import EXTENSION_KEY, AppState, app_state
-from .visit import FINISHED, IN_ERROR_HANDLER, RequestState, current_request_state
+from .visit import FINISHED, IN_ERROR_HANDLER, RequestState
 from .visitors import Counting
 from .wiring import wiring_problems
 
@@ -67,10 +67,10 @@ class BanditMiddleware:
             state.registry.add(name, bandit)
         self._apps.add(app)
         app.add_bandit = types.MethodType(add_bandit, app)  # type: ignore[attr-defined]
-        app.before_request(check_wiring)
+        app.before_request(partial(_check_wiring, state))
         # Flask runs these from the last to the first, so the first has the last word on headers.
-        app.after_request_funcs.setdefault(None, []).insert(0, finish_request)
-        app.teardown_request(commit_after_exception)
+        app.after_request_funcs.setdefault(None, []).insert(0, partial(_finish_request, state))
+        app.teardown_request(partial(_commit_after_exception, state))
         for handler in ("handle_user_exception", "handle_exception"):
             setattr(app, handler, _marking_errors(getattr(app, handler)))
 
@@ -114,12 +114,11 @@ def add_bandit(app: Flask, name: str, bandit: Bandit) -> None:
     app_state(app).registry.add(name, bandit)
 
 
-def check_wiring() -> None:
+def _check_wiring(state: AppState) -> None:
     """Look once, at the first request, whether views and bandits fit each other.
 
     :raises ConfigurationError: in debug, if they do not
     """
-    state = app_state(request_ctx.app)
     if state.wiring_problems is None:
         state.wiring_problems = wiring_problems(state.app, state.bandits)
         for problem in state.wiring_problems:
@@ -128,23 +127,22 @@ def check_wiring() -> None:
         raise ConfigurationError("; ".join(state.wiring_problems))
 
 
-def finish_request(response: Response) -> Response:
+def _finish_request(state: AppState, response: Response) -> Response:
     """Commit what the request chose and earned, then set the headers that follow from it."""
-    current = current_request_state(app_state(request_ctx.app))
+    environ = request.environ
+    current: RequestState | None = environ.get(state.environ_key)
     if current is not None:
         current.commit(response)
         _set_headers(current, response)
-    request.environ[FINISHED] = True
+    environ[FINISHED] = True
     return response
 
 
-def commit_after_exception(error: BaseException | None) -> None:
+def _commit_after_exception(state: AppState, error: BaseException | None) -> None:
     """Commit the decisions that an escaping exception left behind: a crash is no excuse."""
-    if error is None or not has_request_context():
+    if error is None or (isinstance(error, HTTPException) and (error.code or 500) < 500):
         return
-    if isinstance(error, HTTPException) and (error.code or 500) < 500:
-        return
-    current = current_request_state(app_state(request_ctx.app))
+    current: RequestState | None = request.environ.get(state.environ_key)
     if current is not None:
         current.commit_after_exception()
 
@@ -163,17 +161,28 @@ def _marking_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
 def _set_headers(current: RequestState, response: Response) -> None:
     if not current.is_loaded:
         return
-    response.vary.add("Cookie")
-    response.cache_control.public = False
-    # None, not False: werkzeug would write "s-maxage=False".
-    cast(Any, response.cache_control).s_maxage = None
-    response.cache_control.private = True
+    _keep_out_of_shared_caches(response)
     config = current.state.config
     if _wants_cookie(current):
         _set_cookie(current, response)
     debug = current.state.app.debug if config.debug_headers is None else config.debug_headers
     if debug:
         response.headers["X-MAB-Debug"] = _debug_header(current)
+
+
+def _keep_out_of_shared_caches(response: Response) -> None:
+    headers = response.headers
+    if "Vary" in headers:
+        response.vary.add("Cookie")
+    else:
+        headers["Vary"] = "Cookie"
+    if "Cache-Control" in headers:
+        response.cache_control.public = False
+        # None, not False: werkzeug would write "s-maxage=False".
+        cast(Any, response.cache_control).s_maxage = None
+        response.cache_control.private = True
+    else:
+        headers["Cache-Control"] = "private"
 
 
 def _wants_cookie(current: RequestState) -> bool:

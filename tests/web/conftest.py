@@ -60,7 +60,12 @@ def rewards(app: Flask, name: str = "btn") -> int:
 def total(app: Flask, name: str, what: str) -> int:
     counts = app.extensions["bandit"].storage.read_counts()
     return int(
-        sum(row.get(what, 0) for key, arms in counts.items() if key[0] == name for row in arms.values())
+        sum(
+            row.get(what, 0)
+            for key, arms in counts.items()
+            if key[0] == name
+            for row in arms.values()
+        )
     )
 
 

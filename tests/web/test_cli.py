@@ -32,7 +32,10 @@ def test_check_is_content_with_a_sound_app() -> None:
         ({"SECRET_KEY": None}, "SECRET_KEY"),
         ({"MAB_COOKIE_NAM": "x"}, "MAB_COOKIE_NAME"),
         ({"MAB_STORAGE_ENGINE": None, "MAB_STORAGE_URI": "x://"}, "storage"),
-        ({"MAB_STORAGE_ENGINE": None, "MAB_STORAGE_URI": "json:////no/such/dir/b.json"}, "/no/such"),
+        (
+            {"MAB_STORAGE_ENGINE": None, "MAB_STORAGE_URI": "json:////no/such/dir/b.json"},
+            "/no/such",
+        ),
     ],
 )
 def test_check_finds_settings_that_cannot_work(config: dict[str, Any], words: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +98,10 @@ def test_the_ways_to_name_a_storage(config: dict[str, Any], tmp_path: Path) -> N
         ({"MAB_STORAGE_ENGINE": "nowhere.Storage"}, "cannot import 'nowhere.Storage'"),
         ({"MAB_STORAGE_ENGINE": "builtins.dict"}, "inherit flask_bandit.storage.BanditStorage"),
         ({"MAB_STORAGE_ENGINE": 7}, "class name"),
-        ({"MAB_STORAGE_ENGINE": "MemoryBanditStorage", "MAB_STORAGE_OPTS": (1, 2)}, "MAB_STORAGE_OPTS"),
+        (
+            {"MAB_STORAGE_ENGINE": "MemoryBanditStorage", "MAB_STORAGE_OPTS": (1, 2)},
+            "MAB_STORAGE_OPTS",
+        ),
     ],
 )
 def test_a_storage_that_cannot_be_made_says_why(config: dict[str, Any], words: str) -> None:
@@ -127,6 +129,7 @@ arms = { memory = { import = "flask_bandit.storage:MemoryBanditStorage" } }
 
 
 def test_bandits_declared_in_a_file(tmp_path: Path) -> None:
+    tomllib = pytest.importorskip("tomllib", reason="part of Python from 3.11 on")
     file = tmp_path / "bandits.toml"
     file.write_text(TOML)
     app = make_app("unused")

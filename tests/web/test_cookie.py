@@ -263,7 +263,7 @@ def test_a_removed_arm_s_visitor_is_assigned_another_and_counted_there() -> None
 
 def test_no_secret_key_is_an_error_that_says_what_to_set() -> None:
     app = make_app(SECRET_KEY=None, TESTING=True)
-    with pytest.raises(ValueError, match="app.config\\['SECRET_KEY'\\]"):
+    with pytest.raises(ValueError, match=r"app\.config\['SECRET_KEY'\]"):
         app.test_client().get("/btn")
 
 

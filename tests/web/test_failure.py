@@ -109,17 +109,19 @@ def test_it_resumes_by_itself_and_tells_once(
     def on_recovered(sender: Flask) -> None:
         heard.append("recovered")
 
-    with storage_failed.connected_to(on_failed, app):
-        with storage_recovered.connected_to(on_recovered, app):
-            storage.broken = {broken}
-            for _ in range(5):
-                app.test_client().get("/btn")
-                let_a_probe_through(app)
-            storage.broken = set()
-            let_a_probe_through(app)
-            response = app.test_client().get("/btn")
-            assert set_cookies(response)
+    with (
+        storage_failed.connected_to(on_failed, app),
+        storage_recovered.connected_to(on_recovered, app),
+    ):
+        storage.broken = {broken}
+        for _ in range(5):
             app.test_client().get("/btn")
+            let_a_probe_through(app)
+        storage.broken = set()
+        let_a_probe_through(app)
+        response = app.test_client().get("/btn")
+        assert set_cookies(response)
+        app.test_client().get("/btn")
     assert heard == [f"failed: {broken} is broken", "recovered"]
     assert pulls(app) == 2
     errors = [r for r in caplog.records if r.levelno >= logging.ERROR]
