@@ -1,0 +1,281 @@
+"""A storage in files beside each other that needs no server and no extra, for small sites.
+
+Imports only the model, the errors and the standard library.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from ..errors import ConfigurationError, StorageCorruptError, StorageError
+from ..model import Counts, Decision, LogEntry
+from .base import BanditStorage, Commit, CommitResult
+from .codec import clean_commit
+from .ledger import Outcome
+from .locks import FileLock, ThreadLock, deadline_of
+from .replica import Replica, read_log
+
+logger = logging.getLogger(__name__)
+
+MANY_DECISIONS = 100_000
+SUMMARY_SECONDS = 1.0
+SUMMARY_SHARE = 100
+"""A summary that took t seconds to write is not rewritten for ``SUMMARY_SHARE * t`` seconds."""
+INDEX_BYTES = 1 << 16
+
+_T = TypeVar("_T")
+_opened: weakref.WeakSet[JSONBanditStorage] = weakref.WeakSet()
+
+
+class JSONBanditStorage(BanditStorage):
+    """Keeps counts and the log in a JSON Lines file, for demos and small sites on one machine.
+
+    ``<path>.log`` is the truth: one line with a checksum per commit, only ever appended to.
+    ``<path>`` is a readable summary of the counts, at most about a second old under traffic,
+    complete after :meth:`close` and at exit. ``<path>.index`` lets a new process skip what it
+    covers; ``<path>.lock`` is locked by who writes. Any number of processes may share them on a
+    local file system; on network file systems locks are not reliable.
+
+    A process keeps the ids of all decisions in memory, about 0.5 kB per rewarded decision; above
+    100,000 decisions a warning recommends another storage.
+
+    :param path: the readable file, relative to the present working directory; its directory exists
+    :param fsync: wait at each commit until the disk has it, so that it survives a power failure;
+        without, it survives the end of every process but not of the machine
+    :raises ConfigurationError: the path is empty
+    """
+
+    default_stats_ttl = 0.1
+
+    def __init__(self, path: str | os.PathLike[str], fsync: bool = False) -> None:
+        if not os.fspath(path):
+            raise ConfigurationError("A JSON storage needs a path, as 'bandit_storage.json'.")
+        self.path = os.path.abspath(os.fspath(path))
+        self.fsync = fsync
+        self._lock = ThreadLock(self.path)
+        self._warned = False
+        self._reset()
+
+    @classmethod
+    def from_uri(cls, uri: str, **options: Any) -> JSONBanditStorage:
+        """Make a storage from ``json:///relative.json`` or ``json:////absolute/path.json``.
+
+        :param options: as of the constructor
+        :raises ConfigurationError: the URI is of another form, or an option is unknown
+        """
+        path = uri.removeprefix("json:///")
+        if path == uri or not path or "?" in path:
+            raise ConfigurationError(
+                f"{uri!r} is not a URI of a JSON storage; write 'json:///relative.json' or"
+                " 'json:////absolute/path.json', options in MAB_STORAGE_OPTS."
+            )
+        unknown = sorted(set(options) - {"fsync"})
+        if unknown:
+            raise ConfigurationError(
+                f"A JSON storage has no option {', '.join(unknown)}; it knows 'fsync'."
+            )
+        return cls(path, **options)
+
+    def commit(self, commit: Commit, timeout: float | None = None) -> CommitResult:
+        """Apply a commit atomically and idempotently; see :meth:`BanditStorage.commit`.
+
+        :raises StorageTimeoutError: other threads or processes held the lock all the time
+        :raises StorageCorruptError: the files are not what was written
+        :raises StorageError: a value cannot be stored or the file cannot be written
+        """
+        clean = clean_commit(commit)
+        return self._run(lambda: self._commit(clean), timeout, locked=True)
+
+    def read_counts(self, timeout: float | None = None) -> Counts:
+        """Return the sums of all bandits and versions; see :meth:`BanditStorage.read_counts`.
+
+        :raises StorageTimeoutError: other threads kept this object busy all the time
+        :raises StorageCorruptError: the files are not what was written
+        :raises StorageError: the files cannot be read
+        """
+        return self._run(lambda: self._replica.ledger.snapshot(), timeout)
+
+    def get_decisions(
+        self, ids: Iterable[str], timeout: float | None = None
+    ) -> Mapping[str, Decision]:
+        """Return the stored decisions among ``ids``; see :meth:`BanditStorage.get_decisions`.
+
+        :raises StorageTimeoutError: other threads kept this object busy all the time
+        :raises StorageCorruptError: the files are not what was written
+        :raises StorageError: the files cannot be read
+        """
+        wanted = list(ids)
+
+        def read() -> dict[str, Decision]:
+            replica = self._replica
+            return {id_: replica.decision(id_) for id_ in wanted if id_ in replica.places}
+
+        return self._run(read, timeout)
+
+    def iter_log(self, bandit: str | None = None) -> Iterator[LogEntry]:
+        """Yield the log as it was at the call; see :meth:`BanditStorage.iter_log`.
+
+        :raises StorageCorruptError: the files are not what was written
+        :raises StorageError: the files cannot be read
+        """
+        mark = self._run(lambda: self._replica.journal.mark, None)
+        if not mark.offset:
+            return iter(())
+        return read_log(self._replica.journal.path, mark, bandit)
+
+    def close(self) -> None:
+        """Bring the readable file up to date and give the files back.
+
+        Never raises; using the storage again opens the files again.
+        """
+        try:
+            self._lock.acquire(deadline_of(1.0))
+        except StorageError as error:
+            logger.warning("Could not close %s: %s", self.path, error)
+            return
+        try:
+            if self._behind and self._pid == os.getpid():
+                self._file_lock.acquire(deadline_of(1.0))
+                self._replica.follow(locked=True)
+                self._write_summary()
+                self._write_index(INDEX_BYTES)
+        except (OSError, StorageError) as error:
+            # Nothing is lost: both files are rebuilt from the journal.
+            logger.warning("Could not bring %s up to date: %s", self.path, error)
+        finally:
+            self._reset()
+            self._lock.release()
+
+    def _reset(self) -> None:
+        """Forget what was read; the files are opened at the next use, in whatever process."""
+        for old in (getattr(self, "_replica", None), getattr(self, "_file_lock", None)):
+            if old is not None:
+                old.close()
+        self._pid = os.getpid()
+        self._replica = Replica(self.path, self.fsync)
+        self._file_lock = FileLock(f"{self.path}.lock")
+        self._behind = False
+        self._summary_due = 0.0
+        self._indexed = -1
+        _opened.add(self)
+
+    def _run(self, work: Callable[[], _T], timeout: float | None, locked: bool = False) -> _T:
+        """Do ``work`` on an up-to-date replica, alone in this process, or alone altogether."""
+        deadline = deadline_of(timeout)
+        self._lock.acquire(deadline)
+        try:
+            if self._pid != os.getpid():
+                # A lock that is inherited is shared with the parent: it would exclude nobody.
+                self._reset()
+            if locked:
+                return self._run_locked(work, deadline)
+            try:
+                self._replica.follow(locked=False)
+            except StorageCorruptError as error:
+                self._look_again(error, deadline)
+            return work()
+        except StorageError:
+            raise
+        except BaseException:
+            # Interrupted in the middle: what is in memory may be half of a commit.
+            self._reset()
+            raise
+        finally:
+            self._lock.release()
+
+    def _run_locked(self, work: Callable[[], _T], deadline: float | None) -> _T:
+        self._file_lock.acquire(deadline)
+        try:
+            self._replica.follow(locked=True)
+            return work()
+        finally:
+            self._file_lock.release()
+
+    def _look_again(self, error: StorageCorruptError, deadline: float | None) -> None:
+        """Read once more under the lock: a line that is just being taken back looks damaged."""
+        try:
+            self._file_lock.acquire(deadline)
+        except StorageError:
+            raise error from None
+        try:
+            self._replica.follow(locked=True)
+        finally:
+            self._file_lock.release()
+
+    def _commit(self, commit: Commit) -> CommitResult:
+        replica = self._replica
+        before = replica.journal.offset
+        outcome = replica.write(commit)
+        if replica.journal.offset != before:
+            self._behind = True
+            self._checkpoint()
+        return self._result(commit, outcome)
+
+    def _result(self, commit: Commit, outcome: Outcome) -> CommitResult:
+        stored: dict[str, Decision] = {}
+        for write in commit.decisions:
+            id_ = write.decision.id
+            if id_ not in stored:
+                stored[id_] = write.decision if id_ in outcome.new else self._replica.decision(id_)
+        unlearned = []
+        for reward in outcome.unlearned:
+            id_ = reward.decision_id
+            unlearned.append((reward, stored.get(id_) or self._replica.decision(id_)))
+        return CommitResult(
+            decisions=stored,
+            new=frozenset(outcome.new),
+            applied=tuple(outcome.applied),
+            parked=frozenset(outcome.parked),
+            unlearned=tuple(unlearned),
+        )
+
+    def _checkpoint(self) -> None:
+        """Rewrite what is due, at a cost per commit that does not grow with what is stored."""
+        try:
+            if time.monotonic() >= self._summary_due:
+                self._write_summary()
+            self._write_index(INDEX_BYTES, doubled=True)
+        except OSError as error:
+            # The commit is in the journal, which is what counts.
+            logger.warning("Could not rewrite the files beside %s: %s", self.path, error)
+            self._summary_due = time.monotonic() + SUMMARY_SECONDS
+        if not self._warned and len(self._replica.places) > MANY_DECISIONS:
+            self._warned = True
+            logger.warning(
+                "%s holds more than %d decisions, and each process keeps their ids in memory; a"
+                " sqlite:/// storage suits a site of this size.",
+                self.path,
+                MANY_DECISIONS,
+            )
+
+    def _write_summary(self) -> None:
+        started = time.monotonic()
+        self._replica.write_summary()
+        now = time.monotonic()
+        self._summary_due = now + max(SUMMARY_SECONDS, SUMMARY_SHARE * (now - started))
+        self._behind = False
+
+    def _write_index(self, least: int, doubled: bool = False) -> None:
+        """Write the index if the journal has grown by ``least`` bytes, or to the double of it."""
+        offset = self._replica.journal.offset
+        for known in (self._indexed, -1):
+            if known < 0:
+                # Another process may have written it meanwhile.
+                known = self._replica.indexed()
+            if offset - known < (max(least, known) if doubled else least):
+                self._indexed = known
+                return
+        self._replica.write_index()
+        self._indexed = offset
+
+
+@atexit.register
+def _close_all() -> None:
+    for storage in list(_opened):
+        storage.close()

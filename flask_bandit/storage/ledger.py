@@ -1,0 +1,202 @@
+"""The rules of a commit, written once: what is new, what is counted, what waits.
+
+A pure state machine in memory. It is not thread-safe and does no I/O; a storage puts a lock around
+it (:class:`MemoryBanditStorage`) or replays a journal into it (:class:`JSONBanditStorage`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from ..model import BanditKey, Counts, Reward, StatsDelta, add_counts
+from .base import Adjustment, Commit, DecisionWrite, RewardWrite
+
+
+class Slot(NamedTuple):
+    """Where a decision is counted; one object is shared by all decisions of an arm."""
+
+    key: BanditKey
+    arm: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A reward that is stored but not counted.
+
+    :param reward: as it was first sent
+    :param arm: the arm for which ``delta`` was computed; a later sending may correct both
+    """
+
+    reward: Reward
+    arm: str
+    delta: StatsDelta | None
+
+    def fits(self, slot: Slot) -> bool:
+        """Tell whether ``delta`` may be added now that the decision is known."""
+        return (
+            self.delta is not None
+            and self.arm == slot.arm
+            and self.reward.bandit == slot.key.bandit
+            and self.reward.version == slot.key.version
+        )
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one commit did, by ids; the storage that keeps the decisions makes the result of it."""
+
+    new: set[str] = field(default_factory=set)
+    applied: list[tuple[tuple[str, int], StatsDelta]] = field(default_factory=list)
+    parked: set[str] = field(default_factory=set)
+    unlearned: list[Reward] = field(default_factory=list)
+
+
+class Ledger:
+    """Sums, and the ids that were added up in them."""
+
+    def __init__(self) -> None:
+        self.decisions: dict[str, Slot] = {}
+        self.rewards: set[str] = set()
+        self.adjustments: set[str] = set()
+        self.counts: dict[BanditKey, dict[str, dict[str, float]]] = {}
+        self.waiting: dict[str, Waiting] = {}
+        self._waiting_for: dict[str, list[str]] = {}
+        self._slots: dict[Slot, Slot] = {}
+        self._changed: set[BanditKey] = set()
+        self._snapshot: Counts = {}
+
+    def effective(self, commit: Commit) -> Commit:
+        """Return the part of ``commit`` that would change anything, each id at most once.
+
+        Applying it gives the same state as applying all of ``commit``.
+        """
+        decisions: dict[str, DecisionWrite] = {}
+        for write in commit.decisions:
+            if write.decision.id not in self.decisions:
+                decisions.setdefault(write.decision.id, write)
+        rewards: dict[tuple[str, bool], RewardWrite] = {}
+        for sent in commit.rewards:
+            if self._reward_changes(sent):
+                # The first sending is what is stored; the last increment is what is counted.
+                rewards.setdefault((sent.reward.id, False), sent)
+                if sent.delta is not None and sent is not rewards[sent.reward.id, False]:
+                    rewards[sent.reward.id, True] = sent
+        adjustments: dict[str, Adjustment] = {}
+        for item in commit.adjustments:
+            if item.id not in self.adjustments:
+                adjustments.setdefault(item.id, item)
+        return Commit(
+            tuple(decisions.values()), tuple(rewards.values()), tuple(adjustments.values())
+        )
+
+    def _reward_changes(self, write: RewardWrite) -> bool:
+        reward_id = write.reward.id
+        if reward_id not in self.rewards:
+            return True
+        waiting = self.waiting.get(reward_id)
+        return (
+            waiting is not None
+            and write.delta is not None
+            and (write.delta != waiting.delta or write.reward.arm != waiting.arm)
+        )
+
+    def apply(self, commit: Commit) -> Outcome:
+        """Add a clean commit to the state: decisions first, then rewards, then adjustments."""
+        outcome = Outcome()
+        # A dict keeps the order and drops duplicates.
+        concerned: dict[str, None] = {}
+        for write in commit.decisions:
+            self._store_decision(write, outcome)
+            concerned.update(dict.fromkeys(self._waiting_for.get(write.decision.id, ())))
+        for sent in commit.rewards:
+            self._store_reward(sent, outcome)
+            concerned[sent.reward.id] = None
+        for reward_id in concerned:
+            self._settle(reward_id, outcome)
+        for item in commit.adjustments:
+            if item.id not in self.adjustments:
+                self.adjustments.add(item.id)
+                outcome.new.add(item.id)
+                self._add(BanditKey(item.bandit, item.version), item.delta, outcome)
+        return outcome
+
+    def _store_decision(self, write: DecisionWrite, outcome: Outcome) -> None:
+        decision = write.decision
+        if decision.id in self.decisions:
+            return
+        slot = self.slot(decision.bandit, decision.version, decision.arm)
+        self.decisions[decision.id] = slot
+        outcome.new.add(decision.id)
+        self._add(slot.key, write.delta, outcome)
+
+    def _store_reward(self, write: RewardWrite, outcome: Outcome) -> None:
+        reward = write.reward
+        if reward.id not in self.rewards:
+            self.rewards.add(reward.id)
+            outcome.new.add(reward.id)
+            self.wait(Waiting(reward, reward.arm, write.delta))
+        elif reward.id in self.waiting and write.delta is not None:
+            waiting = self.waiting[reward.id]
+            self.waiting[reward.id] = replace(waiting, arm=reward.arm, delta=write.delta)
+
+    def _settle(self, reward_id: str, outcome: Outcome) -> None:
+        """Count a stored reward if it can be, and say so if it cannot."""
+        waiting = self.waiting.get(reward_id)
+        if waiting is None:
+            return
+        decision_id = waiting.reward.decision_id
+        slot = self.decisions.get(decision_id)
+        if slot is None:
+            outcome.parked.add(reward_id)
+        elif waiting.fits(slot):
+            assert waiting.delta is not None
+            del self.waiting[reward_id]
+            siblings = self._waiting_for[decision_id]
+            siblings.remove(reward_id)
+            if not siblings:
+                del self._waiting_for[decision_id]
+            self._add(slot.key, waiting.delta, outcome)
+        else:
+            outcome.unlearned.append(waiting.reward)
+
+    def _add(self, key: BanditKey, delta: StatsDelta, outcome: Outcome) -> None:
+        add_counts(self.counts.setdefault(key, {}), delta)
+        self._changed.add(key)
+        outcome.applied.append((key, delta))
+
+    def snapshot(self) -> Counts:
+        """Return the sums as they are now; later commits do not change what was returned.
+
+        Only bandits that changed since the last call are copied.
+        """
+        if self._changed:
+            fresh = {
+                key: {arm: dict(row) for arm, row in self.counts[key].items()}
+                for key in self._changed
+            }
+            self._snapshot = {**self._snapshot, **fresh}
+            self._changed.clear()
+        return self._snapshot
+
+    def slot(self, bandit: str, version: int, arm: str) -> Slot:
+        """Return the one slot object of this arm."""
+        slot = Slot(BanditKey(bandit, version), arm)
+        return self._slots.setdefault(slot, slot)
+
+    def slots(self) -> list[Slot]:
+        """Return every arm that has a decision."""
+        return list(self._slots)
+
+    def wait(self, waiting: Waiting) -> None:
+        """Remember a stored reward that is not counted yet."""
+        reward = waiting.reward
+        self.waiting[reward.id] = waiting
+        self._waiting_for.setdefault(reward.decision_id, []).append(reward.id)
+
+    def restore_counts(self, counts: Counts) -> None:
+        """Take over sums that were saved, in place of replaying what led to them."""
+        self.counts = {
+            key: {arm: dict(row) for arm, row in arms.items()} for key, arms in counts.items()
+        }
+        self._changed = set(self.counts)

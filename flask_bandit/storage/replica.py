@@ -1,0 +1,210 @@
+"""One process's copy of a journal: its sums, its ids, and where in the file each decision is.
+
+Decisions and rewards stay in the file; memory holds their ids only. Not thread-safe, and methods
+that write need the file lock. Imports only the model, the errors and the standard library.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import StorageCorruptError
+from ..model import Decision, LogEntry, Reward
+from .base import Commit
+from .checkpoint import make_index, make_summary, mark_of, peek_mark, restore_index, unseal
+from .codec import commit_from_record, commit_to_record, decision_from_record, reward_from_record
+from .files import read_if_exists, write_atomically
+from .journal import Journal, Mark
+from .ledger import Ledger, Outcome
+
+# Made once: json.dumps would build it for each commit. A clean commit has no cycles.
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, allow_nan=False).encode
+
+
+class Replica:
+    """Follows the journal of a JSON storage.
+
+    :param path: the readable file; the journal is ``<path>.log``, the index ``<path>.index``
+    """
+
+    def __init__(self, path: str, fsync: bool = False) -> None:
+        self.path = path
+        self.index_path = f"{path}.index"
+        self.ledger = Ledger()
+        self.places: dict[str, int] = {}
+        self.journal = Journal(f"{path}.log", fsync)
+        self._fsync = fsync
+        self._loaded = False
+
+    def close(self) -> None:
+        """Give the file descriptors back."""
+        self.journal.close()
+
+    def follow(self, locked: bool) -> None:
+        """Read what is new in the journal; without a journal there is nothing.
+
+        :param locked: the caller holds the file lock: a journal is begun if there is none, and
+            what an interrupted write left is removed
+        :raises StorageCorruptError: the files are not what was written
+        """
+        if self._loaded:
+            self._catch_up(locked)
+            return
+        expected = self._load(create=locked)
+        if expected is None:
+            return
+        least = max((mark.offset for mark in expected), default=0)
+        self._catch_up(locked, least)
+        if self.journal.offset < least:
+            raise self._cut_journal(least)
+        self._loaded = True
+
+    def write(self, commit: Commit) -> Outcome:
+        """Append what is new in a clean commit and apply it; the caller has followed, locked.
+
+        :raises StorageError: not written, nothing changed
+        """
+        effective = self.ledger.effective(commit)
+        if effective:
+            payload = _encode(commit_to_record(effective))
+            offset = self.journal.append(payload.encode())
+            self._place(effective, offset)
+        return self.ledger.apply(commit)
+
+    def decision(self, decision_id: str) -> Decision:
+        """Read a stored decision back from the journal."""
+        offset = self.places[decision_id]
+        for record in self.journal.read_at(offset).get("decisions", ()):
+            if record["id"] == decision_id:
+                return decision_from_record(record)
+        raise StorageCorruptError(
+            f"{self.journal.path}, the line at byte {offset} does not hold the decision"
+            f" {decision_id!r} any more. Restore the file from a backup; nothing was reset."
+        )
+
+    def write_summary(self) -> None:
+        """Replace the readable file.
+
+        :raises OSError: not written; the old one is untouched
+        """
+        mark = self.journal.mark
+        content = make_summary(self.ledger.counts, mark, self.journal.path)
+        write_atomically(self.path, content, self._fsync)
+
+    def write_index(self) -> None:
+        """Replace the index.
+
+        :raises OSError: not written; the old one is untouched
+        """
+        content = make_index(self.ledger, self.places, self.journal.mark)
+        write_atomically(self.index_path, content, self._fsync)
+
+    def indexed(self) -> int:
+        """Return how many bytes of this journal the index on disk covers."""
+        mark = peek_mark(self.index_path)
+        same = mark is not None and mark.generation == self.journal.mark.generation
+        return mark.offset if mark is not None and same else 0
+
+    def _load(self, create: bool) -> list[Mark] | None:
+        """Open the journal and take over the index.
+
+        :return: marks of this journal that have to be reached; ``None`` if there is no journal
+        """
+        self.ledger, self.places = Ledger(), {}
+        # Read before the journal's size is: a mark is only made of lines that are there.
+        contents = [read_if_exists(path) for path in (self.path, self.index_path)]
+        summary, index = (None if content is None else unseal(content) for content in contents)
+        if not self.journal.open():
+            if contents != [None, None]:
+                raise self._missing_journal(summary or index)
+            if not create:
+                return None
+            self.journal.create()
+            self.journal.open()
+        marks = [mark_of(document) for document in (summary, index) if document is not None]
+        if index is not None and self.journal.starts_with(marks[-1]):
+            self.ledger, self.places = restore_index(index)
+            self.journal.move_to(marks[-1])
+        return [mark for mark in marks if mark.generation == self.journal.mark.generation]
+
+    def _catch_up(self, locked: bool, least: int = 0) -> None:
+        size = self.journal.size()
+        if size == self.journal.offset:
+            return
+        self._pull(size)
+        # A journal that was cut is left as it is, torn end included.
+        if locked and self.journal.repair(size, cut=self.journal.offset >= least):
+            self._pull(self.journal.size())
+
+    def _cut_journal(self, least: int) -> StorageCorruptError:
+        return StorageCorruptError(
+            f"{self.journal.path} has {self.journal.offset} whole bytes, and {least} were"
+            f" there when the files made from it ({self.path} or {self.index_path}) were written:"
+            " its end is missing. Restore it from a backup; or, to go on without the missing"
+            " commits, remove these two files. Nothing was reset."
+        )
+
+    def _missing_journal(self, document: dict[str, Any] | None) -> StorageCorruptError:
+        if document is not None:
+            return StorageCorruptError(
+                f"{self.journal.path} is missing or empty, and {self.path} or {self.index_path} was"
+                " made from it. Restore it from a backup; or, to begin anew, remove these two"
+                " files. Nothing was reset."
+            )
+        return StorageCorruptError(
+            f"{self.path} exists and is not a file of this storage, or is damaged, and its journal"
+            f" {self.journal.path} is missing. Configure another path, or move the file away; the"
+            " counts of Flask-MAB's file are taken over by 'flask bandit import-flask-mab FILE'."
+        )
+
+    def _pull(self, size: int) -> None:
+        for offset, record in self.journal.pull(size):
+            commit = _commit_of(self.journal, record)
+            self.ledger.apply(commit)
+            self._place(commit, offset)
+
+    def _place(self, commit: Commit, offset: int) -> None:
+        for write in commit.decisions:
+            self.places.setdefault(write.decision.id, offset)
+
+
+def _commit_of(journal: Journal, record: Any) -> Commit:
+    try:
+        return commit_from_record(record)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise journal.corrupt(f"it holds no commit ({error!r})") from None
+
+
+def read_log(path: str, mark: Mark, bandit: str | None) -> Iterator[LogEntry]:
+    """Yield the decisions before ``mark`` with their rewards, checking every line.
+
+    Reads the file twice, so that only the rewards have to be in memory.
+
+    :param path: the journal's
+    :raises StorageCorruptError: a line is not what was written
+    """
+    rewards: dict[str, dict[str, Reward]] = {}
+    for _, record in _lines(path, mark):
+        for item in record.get("rewards", ()):
+            joined = rewards.setdefault(item["decision"], {})
+            if item["id"] not in joined:
+                joined[item["id"]] = reward_from_record(item)
+    for _, record in _lines(path, mark):
+        for item in record.get("decisions", ()):
+            if bandit is None or item["bandit"] == bandit:
+                decision = decision_from_record(item)
+                yield LogEntry(decision, tuple(rewards.get(decision.id, {}).values()))
+
+
+def _lines(path: str, mark: Mark) -> Iterator[tuple[int, Any]]:
+    journal = Journal(path)
+    try:
+        if not journal.open() or journal.mark.generation != mark.generation:
+            raise StorageCorruptError(
+                f"{path} was removed or replaced while its log was read. Restore it from a backup."
+            )
+        yield from journal.pull(mark.offset)
+    finally:
+        journal.close()
