@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
+from numbers import Real
 from typing import Any, Protocol
 
 from .algorithms import (
@@ -154,7 +155,7 @@ class Bandit:
 
         :raises ValueError: not a finite number, or outside what the policy can learn from
         """
-        if not isinstance(value, (int, float)) or not math.isfinite(value):
+        if not isinstance(value, Real) or not math.isfinite(value):
             raise ValueError(f"the reward is {value!r}; write a finite number")
         allowed = getattr(self.policy, "reward_range", None)
         if allowed is not None and not allowed[0] <= value <= allowed[1]:
@@ -174,8 +175,18 @@ class Bandit:
         return Stats.from_counts(self.arm_ids, counts, getattr(self.policy, "extra", ()))
 
     def propensities(self, stats: Stats, context: Mapping[str, Any] | None = None) -> FloatArray:
-        """Return one probability per arm, shape (K,): the policy's, then the floor."""
-        return with_floor(self.policy.propensities(stats, context), self.floor)
+        """Return one probability per arm, shape (K,): the policy's, then the floor.
+
+        :raises ConfigurationError: what the policy returned are no probabilities
+        """
+        raw = self.policy.propensities(stats, context)
+        # Written so that a NaN fails.
+        if raw.shape != (len(stats.arms),) or not (raw.min() >= 0.0 and abs(raw.sum() - 1) < 1e-6):
+            raise ConfigurationError(
+                f"{self.policy_version} returned {raw!r}, which are not {len(stats.arms)} "
+                "probabilities that sum to 1; test the policy with PolicySuite"
+            )
+        return with_floor(raw, self.floor)
 
     def draw_table(self, counts: ArmCounts) -> DrawTable:
         """Return the probabilities that follow from stored sums, ready to draw from."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from .algorithms.base import PolicyProtocol
 from .bandits import Bandit, DrawTable
@@ -23,6 +23,7 @@ from .model import (
     DEFAULT_GOAL,
     ArmStats,
     BanditKey,
+    Counts,
     Decision,
     Reward,
     StatsDelta,
@@ -62,9 +63,9 @@ def reward_id(decision_id: str, goal: str = DEFAULT_GOAL) -> str:
 class Snapshot:
     """Counts as read at one moment, plus what this process has committed since."""
 
-    def __init__(self, counts: Mapping[BanditKey, Any], read_at: float) -> None:
+    def __init__(self, counts: Counts, read_at: float) -> None:
         self.read_at = read_at
-        self._counts: dict[BanditKey, Any] = {BanditKey(*key): counts[key] for key in counts}
+        self._counts = dict(counts)
         self._tables: dict[BanditKey, DrawTable] = {}
 
     def table(self, key: BanditKey, bandit: Bandit) -> DrawTable:

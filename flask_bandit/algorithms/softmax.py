@@ -33,15 +33,13 @@ class SoftmaxPolicy(Policy):
     name = "softmax"
 
     def __init__(self, tau: float = 0.1) -> None:
-        if not isinstance(tau, (int, float)) or not 0.0 < tau < math.inf:
+        if not isinstance(tau, (int, float)) or not 1e-300 < tau < math.inf:
             raise ConfigurationError(f"tau is {tau!r}; write a number above 0")
         self.tau = float(tau)
 
     def propensities(self, stats: Stats, context: Mapping[str, Any] | None = None) -> FloatArray:
         """Return the softmax of the means."""
-        centred = means(stats)
-        # The largest is subtracted before the division too: a tiny tau must not overflow.
-        return softmax((centred - centred.max()) / self.tau)
+        return _softmax_below_best(means(stats), 1.0 / self.tau)
 
 
 class AnnealingSoftmaxPolicy(Policy):
@@ -56,5 +54,10 @@ class AnnealingSoftmaxPolicy(Policy):
     def propensities(self, stats: Stats, context: Mapping[str, Any] | None = None) -> FloatArray:
         """Return the softmax of the means at the present temperature."""
         inverse_tau = math.log(1.0 + max(int(stats.pulls.sum()), 0) + 1e-7)
-        centred = means(stats)
-        return softmax((centred - centred.max()) * inverse_tau)
+        return _softmax_below_best(means(stats), inverse_tau)
+
+
+def _softmax_below_best(mean: FloatArray, inverse_tau: float) -> FloatArray:
+    # The differences are at most 0, so what overflows is -inf, whose weight is 0.
+    with np.errstate(over="ignore"):
+        return softmax((mean - mean.max()) * inverse_tau)

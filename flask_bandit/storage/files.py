@@ -33,6 +33,16 @@ def storage_error(error: OSError, path: str, doing: str) -> StorageError:
     return StorageError(f"Could not {doing} {path}: {error.strerror or error}; {fix}.")
 
 
+def require_directory(path: str) -> None:
+    """Find out before the first write that there is nowhere to write.
+
+    :raises StorageError: the directory of ``path`` does not exist
+    """
+    if not os.path.isdir(os.path.dirname(path)):
+        missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        raise storage_error(missing, path, "open")
+
+
 def read_if_exists(path: str) -> bytes | None:
     """Return what is in a file, or ``None`` where there is none.
 

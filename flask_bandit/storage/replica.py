@@ -15,7 +15,7 @@ from ..model import Decision, LogEntry, Reward
 from .base import Commit
 from .checkpoint import make_index, make_summary, mark_of, peek_mark, restore_index, unseal
 from .codec import commit_from_record, commit_to_record, decision_from_record, reward_from_record
-from .files import read_if_exists, write_atomically
+from .files import read_if_exists, require_directory, write_atomically
 from .journal import Journal, Mark
 from .ledger import Ledger, Outcome
 
@@ -120,6 +120,7 @@ class Replica:
             if contents != [None, None]:
                 raise self._missing_journal(summary or index)
             if not create:
+                require_directory(self.path)
                 return None
             self.journal.create()
             self.journal.open()

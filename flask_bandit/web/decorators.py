@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from inspect import iscoroutinefunction
+from numbers import Real
 from typing import Any, TypeVar, cast
 
 from flask import Response, request
@@ -86,7 +87,7 @@ def reward_endpt(
         above
     :raises ConfigurationError: the reward is not a finite number
     """
-    if not isinstance(reward_val, (int, float)) or not math.isfinite(reward_val):
+    if not isinstance(reward_val, Real) or not math.isfinite(reward_val):
         raise ConfigurationError(
             f"@reward_endpt({bandit!r}, {reward_val!r}): write a finite number as the reward"
         )
