@@ -113,7 +113,7 @@ def test_the_button_has_its_color_and_text(browser: webdriver.Chrome, shop: Shop
 def test_reloading_keeps_them_and_counts_nothing(browser: webdriver.Chrome, shop: Shop) -> None:
     browser.get(shop.url)
     first, counted = seen(browser), totals(shop)
-    # Nine draws would agree by chance in one case of 9 ** 5.
+    # Drawn afresh each time, uniformly, they would all agree in one case of 9 ** 5.
     for _ in range(5):
         browser.refresh()
         assert seen(browser) == first

@@ -13,7 +13,7 @@ import pytest
 from example.shopper import Visit
 from example.visitors import Counts, difference, loopback, problems
 
-from .conftest import VISITORS_SECONDS, Serve, Shop, python
+from .conftest import VISITORS_SECONDS, Serve, python
 
 GUNICORN = ("-m", "gunicorn", "-w", "4", "-b", "127.0.0.1:PORT", "example.app:create_app()")
 SERVERS = {
@@ -68,20 +68,20 @@ def test_killed_workers_lose_no_acknowledged_count(serve: Serve) -> None:
     for line in visitors.stdout:
         heard.append(line)
         # A line comes when a tenth of the visitors has left.
-        if any(f" {number} of 400" in line for number in (80, 160, 240, 320)):
-            kills += kill_workers(shop)
+        if any(f" {number} of 400" in line for number in (40, 120, 200, 280, 360)):
+            kills += kill_workers(shop.workers()[:2])
     output = "".join(heard) + finish(visitors)
     assert kills >= 8, output
-    # Two in three kills were seen to hit a request in the middle, so not all of 16 miss.
+    # Two in three kills were seen to hit a request in the middle: all ten miss in 2 of 10^5 runs.
     assert "had no answer and were sent again" in output
     assert "answered <= stored <= sent, for 400 visitors" in output
     assert pulls(shop.counts())["color_btn"] >= 400
 
 
-def kill_workers(shop: Shop) -> int:
-    """Kill all workers there are; return how many."""
+def kill_workers(workers: list[int]) -> int:
+    """Kill workers; return how many were there to be killed."""
     killed = 0
-    for pid in shop.workers():
+    for pid in workers:
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:

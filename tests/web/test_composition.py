@@ -298,6 +298,11 @@ def test_an_undecorated_view_is_left_alone() -> None:
 def _streaming(**config: Any) -> Flask:
     app = make_app("other", "btn", **config)
 
+    @app.get("/touched")
+    @choose_arm("other")
+    def touched(other: str) -> Response:
+        return Response(stream_with_context(suggest_arm_for("btn")[0] for _ in range(1)))
+
     @app.get("/stream")
     def stream() -> Response:
         def body() -> Iterator[str]:
@@ -318,10 +323,12 @@ def test_choosing_inside_a_stream_is_the_control_and_logged(
     assert pulls(app) == 0
 
 
-def test_choosing_inside_a_stream_raises_in_debug() -> None:
+@pytest.mark.parametrize("path", ["/stream", "/touched"])
+def test_choosing_inside_a_stream_raises_in_debug(path: str) -> None:
     app = _streaming(DEBUG=True)
     with pytest.raises(LateChoiceError, match="before the response starts to stream"):
-        app.test_client().get("/stream").get_data()
+        app.test_client().get(path).get_data()
+    assert pulls(app, "btn") == 0
 
 
 def test_a_remembered_arm_may_be_asked_for_inside_a_stream() -> None:
