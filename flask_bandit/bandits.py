@@ -33,6 +33,21 @@ from .algorithms.base import with_floor
 from .errors import ConfigurationError, UnknownArmError
 from .model import Arm, ArmCounts, ArmStats, Decision, FloatArray, Stats, StatsDelta, add_counts
 
+__all__ = [
+    "AnnealingEpsilonGreedyBandit",
+    "AnnealingSoftmaxBandit",
+    "Bandit",
+    "EpsilonGreedyBandit",
+    "Exp3Bandit",
+    "GaussianThompsonBandit",
+    "KLUCBBandit",
+    "NaiveStochasticBandit",
+    "SoftmaxBandit",
+    "ThompsonBandit",
+    "UCB1Bandit",
+    "UCBTunedBandit",
+]
+
 DEFAULT_FLOOR = 0.005
 MAX_ARM_ID = 200
 

@@ -80,11 +80,17 @@ def _lookup(name: str, builtin: Mapping[str, str], group: str, what: str) -> Any
     raise ConfigurationError(f"there is no {what} {name!r}; {nearest(name, [*builtin, *points])}")
 
 
-def storage_from_uri(uri: str) -> BanditStorage:
+def storage_from_uri(uri: str, options: tuple[Any, ...] | Mapping[str, Any] = ()) -> BanditStorage:
     """Make the storage that a URI's scheme names.
 
-    :raises ConfigurationError: no such scheme, or the URI does not fit the storage
+    :param options: arguments by name for the storage's ``from_uri``
+    :raises ConfigurationError: no such scheme, or the URI or an option does not fit the storage
     """
+    if options and not isinstance(options, Mapping):
+        raise ConfigurationError(
+            f"MAB_STORAGE_OPTS {options!r} stands beside MAB_STORAGE_URI; write the options by "
+            "name, as in {'fsync': True}"
+        )
     scheme, separator, _ = uri.partition("://")
     if not separator:
         raise ConfigurationError(
@@ -93,7 +99,7 @@ def storage_from_uri(uri: str) -> BanditStorage:
     # A driver may follow the scheme, as in postgresql+psycopg://.
     family = scheme.partition("+")[0]
     found = _lookup(family, _STORAGE_SCHEMES, STORAGE_GROUP, "storage for the scheme")
-    storage: BanditStorage = found.from_uri(uri)
+    storage: BanditStorage = found.from_uri(uri, **dict(options))
     return storage
 
 

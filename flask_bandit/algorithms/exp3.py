@@ -44,11 +44,14 @@ class Exp3Policy(Policy):
         return with_floor(softmax(gain * (self.gamma / len(stats.arms))), self.gamma)
 
     def on_reward(self, decision: Decision, value: float) -> StatsDelta:
-        """Return the counts, and the importance-weighted reward where its probability is known."""
+        """Return the counts, and the importance-weighted reward where all probabilities are known.
+
+        A decision that a prefetch showed knows its own arm's only, and is counted without it.
+        """
         counts = super().on_reward(decision, value)
         propensities = decision.propensities or {}
         propensity = propensities.get(decision.arm, 0.0)
-        if propensity <= 0.0:
+        if propensity <= 0.0 or abs(sum(propensities.values()) - 1.0) > 1e-6:
             return counts
         gain = value / propensity
         weighted = {arm: {"exp3_mean": gain / len(propensities)} for arm in propensities}

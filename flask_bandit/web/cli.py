@@ -38,7 +38,8 @@ def check() -> None:
         click.echo(f"- {problem}", err=True)
     if problems:
         raise click.ClickException(f"{len(problems)} to mend")
-    click.echo(f"{len(state.bandits)} bandits, nothing to mend.")
+    count = len(state.bandits)
+    click.echo(f"{count} bandit{'' if count == 1 else 's'}, nothing to mend.")
 
 
 @bandit_cli.command("import-flask-mab")

@@ -106,7 +106,7 @@ class AppState:
     def _make_storage(self) -> BanditStorage:
         config = self.config
         if config.storage_uri is not None:
-            storage = storage_from_uri(config.storage_uri)
+            storage = storage_from_uri(config.storage_uri, config.storage_opts)
         elif isinstance(config.storage_engine, BanditStorage):
             storage = config.storage_engine
         elif config.storage_engine is None or isinstance(config.storage_engine, str):

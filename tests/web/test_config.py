@@ -72,6 +72,11 @@ def test_a_value_that_cannot_be_meant_is_an_error_that_names_its_key(wrong: Any)
             "MAB_STORAGE_OPTS": ["{path}"],
         },
         {"MAB_STORAGE_ENGINE": None, "MAB_STORAGE_URI": "json:///{path}"},
+        {
+            "MAB_STORAGE_ENGINE": None,
+            "MAB_STORAGE_URI": "json:///{path}",
+            "MAB_STORAGE_OPTS": {"fsync": True},
+        },
     ],
 )
 def test_the_ways_to_name_a_storage(config: dict[str, Any], tmp_path: Path) -> None:
@@ -80,12 +85,17 @@ def test_the_ways_to_name_a_storage(config: dict[str, Any], tmp_path: Path) -> N
             return value.replace("{path}", str(tmp_path / "b.json"))
         if isinstance(value, dict):
             return {key: fill(part) for key, part in value.items()}
-        return type(value)(fill(part) for part in value) if value else value
+        if isinstance(value, (list, tuple)):
+            return type(value)(fill(part) for part in value)
+        return value
 
     app = make_app(**{key: fill(value) for key, value in config.items()})
     app.test_client().get("/btn")
     assert isinstance(app.extensions["bandit"].storage, JSONBanditStorage)
     assert pulls(app) == 1
+    options = app.config.get("MAB_STORAGE_OPTS")
+    fsync = isinstance(options, dict) and options.get("fsync", False)
+    assert app.extensions["bandit"].storage.fsync == fsync
     app.extensions["bandit"].storage.close()
 
 
@@ -98,6 +108,8 @@ def test_the_ways_to_name_a_storage(config: dict[str, Any], tmp_path: Path) -> N
         ({"MAB_STORAGE_ENGINE": "nowhere.Storage"}, "cannot import 'nowhere.Storage'"),
         ({"MAB_STORAGE_ENGINE": "builtins.dict"}, "inherit flask_bandit.storage.BanditStorage"),
         ({"MAB_STORAGE_ENGINE": 7}, "class name"),
+        ({"MAB_STORAGE_URI": "memory://", "MAB_STORAGE_OPTS": ("x",)}, "options by name"),
+        ({"MAB_STORAGE_URI": "memory://", "MAB_STORAGE_OPTS": {"x": 1}}, "remove x"),
         (
             {"MAB_STORAGE_ENGINE": "MemoryBanditStorage", "MAB_STORAGE_OPTS": (1, 2)},
             "MAB_STORAGE_OPTS",

@@ -6,12 +6,16 @@ import json
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 from flask import Flask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from itsdangerous.encoding import base64_decode
 
+from flask_bandit.algorithms import Policy
+from flask_bandit.bandits import Bandit
+from flask_bandit.model import FloatArray, Stats
 from flask_bandit.web import assignments
 from flask_bandit.web.assignments import (
     Assignment,
@@ -296,3 +300,34 @@ def test_what_is_signed_is_read_again(held: dict[str, Assignment], issued: int) 
     text = codec.dumps(content)
     if len(text) <= assignments.MAX_INBOUND:
         assert codec.loads(text) == content
+
+
+class OneArm(Policy):
+    """All traffic to the arm that the test names."""
+
+    name = "one_arm"
+
+    def __init__(self) -> None:
+        self.arm = "green"
+
+    def propensities(self, stats: Stats, context: Any = None) -> FloatArray:
+        return np.array([float(arm == self.arm) for arm in stats.arms])
+
+
+def test_the_answer_heals_the_cookie_of_whoever_lost_a_race() -> None:
+    policy = OneArm()
+    app = make_app("entry")
+    bandit = Bandit(policy, floor=0.0)
+    for arm in ("green", "red"):
+        bandit.add_arm(arm, arm)
+    app.add_bandit("btn", bandit)  # type: ignore[attr-defined]
+    add_pages(app, "btn")
+    entry = cookie_value(app.test_client().get("/entry"))
+    tabs = [app.test_client() for _ in range(2)]
+    for tab, policy.arm in zip(tabs, ("green", "red"), strict=True):
+        tab.set_cookie("MAB", entry)
+        tab.get("/btn")
+    # The second tab drew red, but green was stored first and is what both keep and reward.
+    assert [tab.get("/btn").text for tab in tabs] == ["green", "green"]
+    tabs[1].post("/btn/click")
+    assert (pulls(app), rewards(app)) == (1, 1)

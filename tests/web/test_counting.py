@@ -9,6 +9,7 @@ import pytest
 from flask import Flask, Response, abort, redirect
 
 from flask_bandit import choose_arm, reward, reward_endpt, reward_recorded, suggest_arm_for
+from flask_bandit.bandits import ThompsonBandit
 
 from .conftest import colours, cookie_value, make_app, pulls, rewards, set_cookies
 
@@ -145,6 +146,41 @@ def test_several_rewards_of_one_view_are_one_reward_of_their_sum() -> None:
     with app.app_context():
         stats = app.extensions["bandit"].engine.stats()["btn"][arm]
     assert (stats.rewards, stats.reward, stats.reward_sq) == (1, 10.0, 100.0)
+
+
+def test_a_sum_that_the_policy_cannot_learn_from_is_an_error() -> None:
+    app = make_app("unused", TESTING=True)
+    bandit = ThompsonBandit()
+    bandit.add_arm("only")
+    app.add_bandit("btn", bandit)  # type: ignore[attr-defined]
+
+    @app.post("/buy")
+    def buy() -> str:
+        suggest_arm_for("btn")
+        reward("btn", 1.0)
+        reward("btn", 0.5)
+        return "bought"
+
+    with pytest.raises(ValueError, match="the reward is 1.5"):
+        app.test_client().post("/buy")
+
+
+def test_decorators_whose_sum_is_too_large_are_found_at_the_first_request(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = make_app("unused")
+    bandit = ThompsonBandit()
+    bandit.add_arm("only")
+    app.add_bandit("btn", bandit)  # type: ignore[attr-defined]
+
+    @app.post("/buy")
+    @reward_endpt("btn")
+    @reward_endpt("btn")
+    def buy() -> str:
+        return "bought"
+
+    app.test_client().get("/unused")
+    assert "'buy' rewards 'btn' with 2" in caplog.text
 
 
 def test_inline_reward_tells_whether_there_is_an_arm_and_counts_on_a_redirect() -> None:
