@@ -34,7 +34,7 @@ class SoftmaxPolicy(Policy):
 
     def __init__(self, tau: float = 0.1) -> None:
         if not isinstance(tau, (int, float)) or not 1e-300 < tau < math.inf:
-            raise ConfigurationError(f"tau is {tau!r}; write a number above 0")
+            raise ConfigurationError(f"tau is {tau!r}; write a number above 0, at least 1e-300")
         self.tau = float(tau)
 
     def propensities(self, stats: Stats, context: Mapping[str, Any] | None = None) -> FloatArray:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ..errors import ConfigurationError
-from ..model import FloatArray, IntArray, Stats
+from ..model import FloatArray, Stats
 from .base import Policy, uniform
 from .winning import Posteriors, winning_probabilities
 
 _LOG_2PI = math.log(2.0 * math.pi)
 _HALF = 0.5 * _LOG_2PI
+_FEW = 12
 
 
 class ThompsonPolicy(Policy):
@@ -94,70 +95,75 @@ class GaussianThompsonPolicy(Policy):
 
 def _beta_posteriors(a: FloatArray, b: FloatArray) -> Posteriors:
     """Return Beta(a, b) on the axis t = log(x / (1 - x)), where it is smooth up to its ends."""
-    n = a + b
-    odds = a / b
-    mode = np.log(odds)
-    mode_softplus = np.log1p(odds)
-    scale = np.sqrt(n / (a * b))
-    log_peak = _stirling_errors(a, b, n) - np.log(scale)
+    scale, low, high, *peak = _per_arm(_beta_shape, a, b)
 
-    def log_density(rows: IntArray, points: FloatArray, floor: float) -> FloatArray:
-        # log f = log peak + a (t - mode) - n (softplus(t) - softplus(mode)), as one matrix
-        # product; relative to the floor, which keeps the terms small and so the digits.
-        softplus = np.logaddexp(0.0, points)
-        floor_softplus = math.log1p(math.exp(-abs(floor))) + max(floor, 0.0)
-        constant = log_peak + a * (floor - mode) - n * (floor_softplus - mode_softplus)
-        terms = np.array((a, -n, constant))[:, rows].T
-        basis = np.array((points - floor, softplus - floor_softplus, np.ones_like(points)))
-        result: FloatArray = terms @ basis
-        return result
+    def log_density(points: FloatArray, floor: float) -> tuple[FloatArray, FloatArray]:
+        # log f = log peak + a (t - mode) - n (softplus(t) - softplus(mode)); relative to the
+        # floor, which keeps the terms small and so the digits.
+        softplus = math.log1p(math.exp(-abs(floor))) + max(floor, 0.0)
+        basis = np.empty((3, points.size))
+        np.subtract(points, floor, out=basis[0])
+        np.subtract(np.logaddexp(0.0, points), softplus, out=basis[1])
+        basis[2] = 1.0
 
+        def terms(_: Any, a: Any, b: Any, mode: Any, mode_softplus: Any, log_peak: Any) -> Any:
+            n = a + b
+            constant = log_peak + a * (floor - mode) - n * (softplus - mode_softplus)
+            return a, -n, constant
+
+        return basis.T, _per_arm(terms, a, b, *peak)
+
+    return Posteriors(scale, low, high, log_density)
+
+
+def _beta_shape(m: Any, a: Any, b: Any) -> tuple[Any, ...]:
+    """Return standard deviation, low and high end, mode, softplus(mode) and log peak."""
+    n, odds = a + b, a / b
+    mode = m.log(odds)
+    scale = m.sqrt(n / a / b)
     # Normal in the middle, exponential with rates a and b at the ends.
-    reach = 4.5 * scale
-    return Posteriors(scale, mode - (reach + 12.0 / a), mode + (reach + 12.0 / b), log_density)
+    low, high = mode - 4.5 * scale - 12.0 / a, mode + 4.5 * scale + 12.0 / b
+    # Of Gamma(n) / Gamma(a) / Gamma(b), what Stirling's formula leaves: no digits are lost.
+    log_peak = _stirling(m, n) - _stirling(m, a) - _stirling(m, b) - _HALF - m.log(scale)
+    return scale, low, high, mode, m.log1p(odds), log_peak
+
+
+def _stirling(m: Any, x: Any) -> Any:
+    """Return the logarithm of Gamma(x) / (sqrt(2 pi / x) (x / e)^x).
+
+    Two steps of the recurrence, then the series (Abramowitz and Stegun 1964, 6.1.40).
+    """
+    up = x + 1.0
+    inverse = 1.0 / (x + 2.0)
+    square = inverse * inverse
+    series = 1.0 / 12.0 - square * (1.0 / 360.0 - square * (1.0 / 1260.0 - square / 1680.0))
+    steps = (x + 0.5) * m.log1p(1.0 / x) + (up + 0.5) * m.log1p(1.0 / up) - 2.0
+    return steps + inverse * series
 
 
 def _normal_posteriors(mean: FloatArray, scale: FloatArray) -> Posteriors:
-    def log_density(rows: IntArray, points: FloatArray, floor: float) -> FloatArray:
-        precision = scale[rows] ** -2.0
-        distance = floor - mean[rows]
-        constant = -0.5 * (precision * distance * distance + _LOG_2PI) - np.log(scale[rows])
-        shifted = points - floor
-        terms = np.array((-0.5 * precision, -precision * distance, constant)).T
-        result: FloatArray = terms @ np.array((shifted * shifted, shifted, np.ones_like(points)))
-        return result
+    def log_density(points: FloatArray, floor: float) -> tuple[FloatArray, FloatArray]:
+        precision = scale**-2.0
+        distance = floor - mean
+        constant = -0.5 * (precision * distance * distance + _LOG_2PI) - np.log(scale)
+        basis = np.empty((3, points.size))
+        np.subtract(points, floor, out=basis[1])
+        np.square(basis[1], out=basis[0])
+        basis[2] = 1.0
+        return basis.T, np.array((-0.5 * precision, -precision * distance, constant))
 
     reach = 5.0 * scale
     return Posteriors(scale, mean - reach, mean + reach, log_density)
 
 
-def _stirling_errors(a: FloatArray, b: FloatArray, n: FloatArray) -> FloatArray:
-    """Return what Stirling's formula leaves of log(Gamma(n) / Gamma(a) / Gamma(b) / sqrt(2 pi)).
+def _per_arm(formula: Callable[..., tuple[Any, ...]], *columns: FloatArray) -> FloatArray:
+    """Apply a formula to all arms; its first argument is the module that has log and sqrt.
 
-    Unlike a difference of log Gammas it loses no digits at large counts.
+    Arm by arm in plain floats where they are few, since that is faster than arrays so short.
     """
-    if n.size <= 32:  # plain floats are faster than arrays this short
-        rows = zip(a.tolist(), b.tolist(), n.tolist(), strict=True)
-        return np.array([_stirling(z) - _stirling(x) - _stirling(y) - _HALF for x, y, z in rows])
-    errors = _stirling_series(np.concatenate((n, a, b))).reshape(3, -1)
-    result: FloatArray = errors[0] - errors[1] - errors[2] - _HALF
-    return result
-
-
-def _stirling(x: float) -> float:
-    if x < 16.0:
-        return math.lgamma(x) - (x - 0.5) * math.log(x) + x - _HALF
-    square = 1.0 / (x * x)
-    return (1.0 / 12.0 - square * (1.0 / 360.0 - square / 1260.0)) / x
-
-
-def _stirling_series(x: FloatArray) -> FloatArray:
-    """Two steps of the recurrence, then the series (Abramowitz and Stegun 1964, 6.1.40)."""
-    up = x + 1.0
-    steps = (x + 0.5) * np.log1p(1.0 / x) + (up + 0.5) * np.log1p(1.0 / up) - 2.0
-    inverse = 1.0 / (up + 1.0)
-    square = inverse * inverse
-    result: FloatArray = steps + inverse * (
-        1.0 / 12.0 - square * (1.0 / 360.0 - square * (1.0 / 1260.0 - square / 1680.0))
-    )
-    return result
+    if columns[0].size > _FEW:
+        rows = formula(np, *columns)
+    else:
+        arms = zip(*(column.tolist() for column in columns), strict=True)
+        rows = tuple(zip(*(formula(math, *arm) for arm in arms), strict=True))
+    return np.array(rows)
