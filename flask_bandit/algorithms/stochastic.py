@@ -16,8 +16,8 @@ class NaiveStochasticPolicy(Policy):
     """p proportional to the mean reward; uniform while there is none.
 
     Easy to explain and slow: with rates of 5 % and 10 % the worse arm keeps a third of the traffic
-    for ever, so the regret is linear; and an arm that has earned nothing gets no more than the floor
-    once another has. Kept for those who come from Flask-MAB.
+    for ever, so the regret is linear; and an arm that has earned nothing gets no more than the
+    floor once another has. Kept for those who come from Flask-MAB.
     """
 
     name = "naive_stochastic"
