@@ -10,7 +10,7 @@ from inspect import iscoroutinefunction
 from numbers import Real
 from typing import Any, TypeVar, cast
 
-from flask import Response, request
+from flask import Response, current_app, request
 
 from ..engine import logger
 from ..errors import ConfigurationError
@@ -117,9 +117,9 @@ def reward_endpt(
 def _default_rule(bandit: str) -> RewardRule:
     def rewards(response: Response) -> bool:
         status = response.status_code
-        if 300 <= status < 400 and status != 303:
+        if 300 <= status < 400 and status != 303 and current_app.debug:
             # It may lead to the login page, so it does not count by itself.
-            logger.debug(
+            logger.warning(
                 "%s answered %s, so %r was not rewarded: redirect with code=303, or say "
                 "@reward_endpt(..., reward_if=lambda response: True)",
                 request.path,

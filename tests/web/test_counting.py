@@ -125,9 +125,10 @@ def test_an_unrewarded_redirect_says_the_fix_in_debug(caplog: pytest.LogCaptureF
     app = _answering(lambda: redirect("/btn"))
     client = app.test_client()
     client.get("/btn")
-    with caplog.at_level("DEBUG", "flask_bandit"):
+    for debug in (False, True):
+        app.debug = debug
         client.post("/do")
-    assert "redirect with code=303" in caplog.text
+        assert ("redirect with code=303" in caplog.text) is debug
 
 
 def test_several_rewards_of_one_view_are_one_reward_of_their_sum() -> None:
