@@ -183,7 +183,7 @@ def describe(regrets: list[float] | None) -> str:
 def report(results: Results, options: argparse.Namespace, console: Console) -> bool:
     """Print a table per scenario; return whether each goal that was measured is met."""
     is_met = True
-    for name in options.scenarios:
+    for name in dict.fromkeys(name for name, _, _ in results):
         scenario = SCENARIOS[name]
         table = Table(title=f"{name}: {scenario.title}; regret after {options.steps} decisions")
         for column in ("policy", *(f"floor {floor:g}" for floor in options.floors), "goal", ""):

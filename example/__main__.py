@@ -47,10 +47,13 @@ def announce(args: argparse.Namespace, server: str) -> None:
     """Print what to open and what to do next."""
     shop = f"http://{HOST}:{args.port}"
     url = "" if args.port == 5000 else f" --url {shop}"
+    python = min(sys.executable, os.path.relpath(sys.executable), key=len)
+    toolbar = "" if args.debug else f"  With the toolbar:    {python} -m example --debug\n"
     print(
         f"\n  The shop is open:    {shop}/\n"
         f"  How it is going:     {shop}/results\n"
-        f"  Send it visitors:    python -m example.visitors{url}\n"
+        f"  Send it visitors:    {python} -m example.visitors{url}\n"
+        f"{toolbar}"
         f"  Counts are kept in:  {args.storage_uri}\n"
         f"  Served by:           {server}; stop it with Ctrl-C\n",
         flush=True,
