@@ -96,10 +96,8 @@ def uniform(k: int) -> FloatArray:
 
 
 def means(stats: Stats) -> FloatArray:
-    """Return reward per pull, shape (K,); 0 for an arm without pulls."""
-    result: FloatArray = np.divide(
-        stats.reward, stats.pulls, out=np.zeros(len(stats.arms)), where=stats.pulls > 0
-    )
+    """Return reward per pull, shape (K,); an arm without pulls is taken to have one."""
+    result: FloatArray = stats.reward / np.maximum(stats.pulls, 1)
     return result
 
 

@@ -41,7 +41,7 @@ class Exp3Policy(Policy):
         mean = stats.extra["exp3_mean"]
         # What an arm missed is the mean increase of the decisions at which it was not there.
         gain = stats.extra["exp3_gain"] + mean.max() - mean
-        return with_floor(softmax(gain * (self.gamma / len(stats.arms))), self.gamma)
+        return with_floor(softmax(gain, self.gamma / len(stats.arms)), self.gamma)
 
     def on_reward(self, decision: Decision, value: float) -> StatsDelta:
         """Return the counts, and the importance-weighted reward where all probabilities are known.

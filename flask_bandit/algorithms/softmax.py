@@ -13,9 +13,11 @@ from ..model import FloatArray, Stats
 from .base import Policy, means
 
 
-def softmax(logits: FloatArray) -> FloatArray:
-    """Return exp(logits), normalised; the largest is subtracted first, so nothing overflows."""
-    weights = np.exp(logits - logits.max())
+def softmax(values: FloatArray, inverse_tau: float) -> FloatArray:
+    """Return exp(values / tau), normalised; the largest is subtracted first."""
+    # The differences are at most 0, so what overflows is -inf, whose weight is 0.
+    with np.errstate(over="ignore"):
+        weights = np.exp((values - values.max()) * inverse_tau)
     result: FloatArray = weights / weights.sum()
     return result
 
@@ -39,7 +41,7 @@ class SoftmaxPolicy(Policy):
 
     def propensities(self, stats: Stats, context: Mapping[str, Any] | None = None) -> FloatArray:
         """Return the softmax of the means."""
-        return _softmax_below_best(means(stats), 1.0 / self.tau)
+        return softmax(means(stats), 1.0 / self.tau)
 
 
 class AnnealingSoftmaxPolicy(Policy):
@@ -54,10 +56,4 @@ class AnnealingSoftmaxPolicy(Policy):
     def propensities(self, stats: Stats, context: Mapping[str, Any] | None = None) -> FloatArray:
         """Return the softmax of the means at the present temperature."""
         inverse_tau = math.log(1.0 + max(int(stats.pulls.sum()), 0) + 1e-7)
-        return _softmax_below_best(means(stats), inverse_tau)
-
-
-def _softmax_below_best(mean: FloatArray, inverse_tau: float) -> FloatArray:
-    # The differences are at most 0, so what overflows is -inf, whose weight is 0.
-    with np.errstate(over="ignore"):
-        return softmax((mean - mean.max()) * inverse_tau)
+        return softmax(means(stats), inverse_tau)

@@ -77,7 +77,7 @@ def test_annealing(pulls: int) -> None:
 
 def test_softmax_of_logits() -> None:
     np.testing.assert_allclose(
-        softmax(np.array([0.0, math.log(3.0), -1e9])), [0.25, 0.75, 0.0], rtol=1e-12
+        softmax(np.array([0.0, math.log(3.0), -1e9]), 1.0), [0.25, 0.75, 0.0], rtol=1e-12
     )
 
 
