@@ -64,13 +64,20 @@ def add_views(
     return app
 
 
+def new_app(name: str) -> Flask:
+    """Make an app with a secret key, whose sessions cost something in every app that has one."""
+    app = Flask(name)
+    app.config["SECRET_KEY"] = "benchmark"
+    return app
+
+
 def bare() -> Subject:
-    return Subject("bare view", add_views(Flask("bare"), None, None))
+    return Subject("bare view", add_views(new_app("bare"), None, None))
 
 
 def ours(bandits: int, storage: str, uri: str) -> Subject:
-    app = Flask("ours")
-    app.config.update(SECRET_KEY="benchmark", MAB_STORAGE_URI=uri)
+    app = new_app("ours")
+    app.config["MAB_STORAGE_URI"] = uri
     mab = BanditMiddleware(app)
     for index in range(bandits):
         mab.add_bandit("color" if index == 0 else f"b{index}", with_arms(EpsilonGreedyBandit(0.1)))
@@ -80,7 +87,7 @@ def ours(bandits: int, storage: str, uri: str) -> Subject:
 
 
 def theirs(bandits: int, storage: str, engine: str, options: tuple[str, ...]) -> Subject:
-    app = Flask("theirs")
+    app = new_app("theirs")
     app.config.update(MAB_STORAGE_ENGINE=engine, MAB_STORAGE_OPTS=options, MAB_DEBUG_HEADERS=False)
     flask_mab.BanditMiddleware(app)
     for index in range(bandits):

@@ -6,11 +6,10 @@ import time
 import types
 import weakref
 from collections.abc import Callable
-from functools import partial
 from typing import Any, cast
 from urllib.parse import quote
 
-from flask import Flask, Response, has_app_context, has_request_context, request
+from flask import Flask, Response, has_app_context, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import dump_cookie
 
@@ -67,12 +66,7 @@ class BanditMiddleware:
             state.registry.add(name, bandit)
         self._apps.add(app)
         app.add_bandit = types.MethodType(add_bandit, app)  # type: ignore[attr-defined]
-        app.before_request(partial(_check_wiring, state))
-        # Flask runs these from the last to the first, so the first has the last word on headers.
-        app.after_request_funcs.setdefault(None, []).insert(0, partial(_finish_request, state))
-        app.teardown_request(partial(_commit_after_exception, state))
-        for handler in ("handle_user_exception", "handle_exception"):
-            setattr(app, handler, _marking_errors(getattr(app, handler)))
+        _hook_into(app, state)
 
     def add_bandit(self, name: str, bandit: Bandit) -> None:
         """Register a bandit in all apps of this extension, before or after :meth:`init_app`.
@@ -114,48 +108,81 @@ def add_bandit(app: Flask, name: str, bandit: Bandit) -> None:
     app_state(app).registry.add(name, bandit)
 
 
-def _check_wiring(state: AppState) -> None:
-    """Look once, at the first request, whether views and bandits fit each other.
+def _hook_into(app: Flask, state: AppState) -> None:
+    """Follow the app's requests, at next to no cost for those that touch no bandit.
 
-    :raises ConfigurationError: in debug, if they do not
+    Flask's methods are wrapped on this app where its hooks would come too early: an after_request
+    hook has not the last word on headers, and none sees an exception that escapes.
     """
-    if state.wiring_problems is None:
-        state.wiring_problems = wiring_problems(state.app, state.bandits)
-        for problem in state.wiring_problems:
-            logger.error("%s", problem)
-    if state.wiring_problems and state.app.debug:
-        raise ConfigurationError("; ".join(state.wiring_problems))
+    app.before_request(_wiring_check(app, state))
+    methods: dict[str, Callable[..., Callable[..., Any]]] = {
+        "process_response": _finishing,
+        "handle_user_exception": _marking_errors,
+        "handle_exception": _saving_decisions,
+    }
+    for name, wrap in methods.items():
+        setattr(app, name, wrap(getattr(app, name), state))
 
 
-def _finish_request(state: AppState, response: Response) -> Response:
-    """Commit what the request chose and earned, then set the headers that follow from it."""
-    environ = request.environ
-    current: RequestState | None = environ.get(state.environ_key)
-    if current is not None:
-        current.commit(response)
-        _set_headers(current, response)
-    environ[FINISHED] = True
-    return response
+def _wiring_check(app: Flask, state: AppState) -> Callable[[], None]:
+    """Return a hook that looks at the first request whether views and bandits fit each other."""
+
+    def check() -> None:
+        if state.wiring_problems is None:
+            state.wiring_problems = wiring_problems(app, state.bandits)
+            for problem in state.wiring_problems:
+                logger.error("%s", problem)
+        if state.wiring_problems and app.debug:
+            raise ConfigurationError("; ".join(state.wiring_problems))
+        # Once is enough. A new list, since Flask is in the middle of the old one.
+        hooks = app.before_request_funcs[None]
+        app.before_request_funcs[None] = [hook for hook in hooks if hook is not check]
+
+    return check
 
 
-def _commit_after_exception(state: AppState, error: BaseException | None) -> None:
-    """Commit the decisions that an escaping exception left behind: a crash is no excuse."""
-    if error is None or (isinstance(error, HTTPException) and (error.code or 500) < 500):
-        return
-    current: RequestState | None = request.environ.get(state.environ_key)
-    if current is not None:
-        current.commit_after_exception()
+def _finishing(process_response: Callable[..., Response], state: AppState) -> Callable[..., Any]:
+    """Wrap what runs all hooks: then commit what the request chose and earned, set the headers."""
+    key = state.environ_key
+
+    def finish(*args: Any) -> Response:
+        response = process_response(*args)
+        environ = request.environ
+        current: RequestState | None = environ.get(key)
+        if current is not None:
+            current.commit(response)
+            _set_headers(current, response)
+        environ[FINISHED] = True
+        return response
+
+    return finish
 
 
-def _marking_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap an app's error handling, so that arms first chosen on an error page are not counted."""
+def _marking_errors(handle: Callable[..., Any], state: AppState) -> Callable[..., Any]:
+    """Wrap error handling, so that arms first chosen on an error page are not counted."""
 
-    def handle(*args: Any) -> Any:
-        if has_request_context():
-            request.environ[IN_ERROR_HANDLER] = True
-        return handler(*args)
+    def mark(*args: Any) -> Any:
+        request.environ[IN_ERROR_HANDLER] = True
+        return handle(*args)
 
-    return handle
+    return mark
+
+
+def _saving_decisions(handle: Callable[..., Any], state: AppState) -> Callable[..., Any]:
+    """Wrap the last error handling: decisions outlive an exception that escapes, as in debug."""
+
+    def save(*args: Any) -> Any:
+        request.environ[IN_ERROR_HANDLER] = True
+        try:
+            return handle(*args)
+        except Exception as error:
+            current: RequestState | None = request.environ.get(state.environ_key)
+            is_client_s = isinstance(error, HTTPException) and (error.code or 500) < 500
+            if current is not None and not is_client_s:
+                current.commit_after_exception()
+            raise
+
+    return save
 
 
 def _set_headers(current: RequestState, response: Response) -> None:
