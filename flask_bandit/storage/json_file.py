@@ -248,8 +248,8 @@ class JSONBanditStorage(BanditStorage):
         if not self._warned and len(self._replica.places) > MANY_DECISIONS:
             self._warned = True
             logger.warning(
-                "%s holds more than %d decisions, and each process keeps their ids in memory; a"
-                " sqlite:/// storage suits a site of this size.",
+                "%s holds more than %d decisions, and each process keeps their ids in memory:"
+                " a site of this size is better served by a storage on a database.",
                 self.path,
                 MANY_DECISIONS,
             )
