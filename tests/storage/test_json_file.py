@@ -230,7 +230,9 @@ def test_warns_once_above_many_decisions(
     with caplog.at_level(logging.WARNING):
         for number in range(6):
             storage.commit(decisions(decision(str(number))))
-    assert [record.getMessage().count("a storage on a database") for record in caplog.records] == [1]
+    assert [record.getMessage().count("a storage on a database") for record in caplog.records] == [
+        1
+    ]
 
 
 # Locks
