@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from inspect import iscoroutinefunction
@@ -135,13 +136,14 @@ def _marked(wrapper: Any, view: View, mark: Mark) -> View:
     """Leave on both functions what a later look at the app's views needs to know."""
     setattr(wrapper, MARK, (*getattr(view, MARK, ()), mark))
     # Lets the wiring check find a decorator above @app.route, whose wrapper no route leads to.
-    setattr(view, WRAPPERS, (*getattr(view, WRAPPERS, ()), wrapper))
+    with suppress(AttributeError):  # a bound method keeps no attributes, and @app.route no method
+        setattr(view, WRAPPERS, (*getattr(view, WRAPPERS, ()), wrapper))
     wrapper.__dict__.pop(WRAPPERS, None)
     return cast(View, wrapper)
 
 
 def _conflict(view: Callable[..., Any], name: str, bandit: str) -> str:
     return (
-        f"the view {view.__name__!r} has a URL argument {name!r}, the name under which "
+        f"the view {getattr(view, '__name__', view)!r} has a URL argument {name!r}, the name under which "
         f"the bandit {bandit!r} passes its arm: write @choose_arm({bandit!r}, arg='another_name')"
     )

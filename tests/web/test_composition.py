@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from threading import Thread
 from typing import Any
 
@@ -149,6 +150,24 @@ def test_blueprint_method_view_and_async_view() -> None:
     texts = {client.get(path).text for path in ("/shop/item", "/view", "/async")}
     assert len(texts) == 1
     assert (pulls(app), rewards(app)) == (1, 1)
+
+
+def test_a_bound_method_a_partial_and_a_callable_object_are_views_too() -> None:
+    app = make_app()
+
+    class Shop:
+        def page(self, btn: str) -> str:
+            return btn
+
+        def __call__(self, btn: str) -> str:
+            return btn
+
+    app.add_url_rule("/method", "method", choose_arm("btn")(Shop().page))
+    app.add_url_rule("/partial", "partial", choose_arm("btn")(partial(Shop().page)))
+    app.add_url_rule("/object", "object", choose_arm("btn")(Shop()))
+    client = app.test_client()
+    assert len({client.get(path).text for path in ("/method", "/partial", "/object")}) == 1
+    assert pulls(app) == 1
 
 
 def test_twenty_decorators_pass_twenty_arguments_by_name() -> None:
