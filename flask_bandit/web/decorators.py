@@ -143,7 +143,8 @@ def _marked(wrapper: Any, view: View, mark: Mark) -> View:
 
 
 def _conflict(view: Callable[..., Any], name: str, bandit: str) -> str:
+    view_name = getattr(view, "__name__", view)
     return (
-        f"the view {getattr(view, '__name__', view)!r} has a URL argument {name!r}, the name under which "
+        f"the view {view_name!r} has a URL argument {name!r}, the name under which "
         f"the bandit {bandit!r} passes its arm: write @choose_arm({bandit!r}, arg='another_name')"
     )
