@@ -5,7 +5,6 @@ Inside an app the engine keeps the counts in a storage; a bandit used by itself 
 
 from __future__ import annotations
 
-import math
 import random
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
@@ -50,6 +49,8 @@ __all__ = [
 
 DEFAULT_FLOOR = 0.005
 MAX_ARM_ID = 200
+MAX_REWARD = 1e150
+"""Its square is still a number, and so is the sum of many."""
 
 
 class RandomSource(Protocol):
@@ -170,8 +171,10 @@ class Bandit:
 
         :raises ValueError: not a finite number, or outside what the policy can learn from
         """
-        if not isinstance(value, Real) or not math.isfinite(value):
-            raise ValueError(f"the reward is {value!r}; write a finite number")
+        if not isinstance(value, Real) or not abs(value) <= MAX_REWARD:
+            raise ValueError(
+                f"the reward is {value!r}; write a finite number, at most {MAX_REWARD:g} in size"
+            )
         allowed = getattr(self.policy, "reward_range", None)
         if allowed is not None and not allowed[0] <= value <= allowed[1]:
             raise ValueError(

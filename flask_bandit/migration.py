@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def flask_mab_adjustments(
 def _saved_bandits(file: str, content: bytes) -> dict[str, Any]:
     try:
         saved = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{file} is no JSON: {error}") from error
     if not isinstance(saved, dict):
         raise ConfigurationError(f"{file} is no Flask-MAB storage: it must hold bandits by name")
@@ -61,8 +62,13 @@ def _saved_bandits(file: str, content: bytes) -> dict[str, Any]:
 def _saved_arms(file: str, name: str, saved: Any) -> list[tuple[str, int, float]]:
     try:
         rows = list(zip(saved["arms"], saved["pulls"], saved["reward"], strict=True))
-        return [(str(arm), int(pulls), float(reward)) for arm, pulls, reward in rows]
-    except (KeyError, TypeError, ValueError) as error:
+        arms = [(str(arm), int(pulls), float(reward)) for arm, pulls, reward in rows]
+        if len({arm for arm, _, _ in arms}) < len(arms):
+            raise ValueError("an arm stands there twice")
+        if not all(pulls >= 0 and math.isfinite(reward) for _, pulls, reward in arms):
+            raise ValueError("pulls below 0, or a reward that is no finite number")
+        return arms
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ConfigurationError(
             f"{file}: the bandit {name!r} needs 'arms', 'pulls' and 'reward', lists of one length "
             f"({type(error).__name__}: {error})"

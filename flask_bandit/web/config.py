@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -11,6 +12,8 @@ from ..errors import ConfigurationError
 from ..plugins import nearest
 
 ONE_YEAR = 365 * 24 * 3600
+TEN_YEARS = 10 * ONE_YEAR
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -33,15 +36,19 @@ def _optional_boolean(key: str, value: Any) -> bool | None:
 def _seconds(key: str, value: Any) -> float:
     try:
         seconds = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         seconds = math.nan
-    if not (math.isfinite(seconds) and seconds > 0 and not isinstance(value, bool)):
-        raise ConfigurationError(f"{key} is {value!r}; write a number of seconds above 0")
+    if not 0 < seconds <= TEN_YEARS or isinstance(value, bool):
+        raise ConfigurationError(
+            f"{key} is {value!r}; write a number of seconds above 0, at most ten years"
+        )
     return seconds
 
 
 def _ttl(key: str, value: Any) -> float | None:
-    return None if value is None else 0.0 if value in (0, "0") else _seconds(key, value)
+    if value is None or (str(value) in ("0", "0.0")):
+        return None if value is None else 0.0
+    return _seconds(key, value)
 
 
 def _whole_seconds(key: str, value: Any) -> int:
@@ -51,6 +58,12 @@ def _whole_seconds(key: str, value: Any) -> int:
 def _text(key: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise ConfigurationError(f"{key} is {value!r}; write a text that is not empty")
+    return value
+
+
+def _cookie_name(key: str, value: Any) -> str:
+    if not isinstance(value, str) or not _TOKEN.fullmatch(value):
+        raise ConfigurationError(f"{key} is {value!r}; write letters, digits, '-' and '_' only")
     return value
 
 
@@ -95,7 +108,7 @@ class BanditConfig:
     storage_uri: str | None = _key(None, _optional_text)
     storage_timeout: float = _key(1.0, _seconds)
     stats_ttl: float | None = _key(None, _ttl)
-    cookie_name: str = _key("MAB", _text)
+    cookie_name: str = _key("MAB", _cookie_name)
     cookie_path: str = _key("/", _text)
     cookie_domain: str | None = _key(None, _optional_text)
     cookie_ttl: int = _key(ONE_YEAR, _whole_seconds)

@@ -20,7 +20,7 @@ from ..model import ArmStats
 from . import decorators, visit
 from .assignments import CookieContent
 from .state import EXTENSION_KEY, AppState, app_state
-from .visit import FINISHED, IN_ERROR_HANDLER, RequestState
+from .visit import FINISHED, IN_ERROR_HANDLER, RequestState, current_request_state
 from .visitors import Counting
 from .wiring import wiring_problems
 
@@ -146,13 +146,19 @@ def _finishing(process_response: Callable[..., Response], state: AppState) -> Ca
     key = state.environ_key
 
     def finish(*args: Any) -> Response:
-        response = process_response(*args)
-        environ = request.environ
-        current: RequestState | None = environ.get(key)
-        if current is not None:
-            current.commit(response)
-            _set_headers(current, response)
-        environ[FINISHED] = True
+        try:
+            response = process_response(*args)
+        except Exception:
+            # A hook that fails on the error page too: there will be no other chance.
+            if hasattr(request, IN_ERROR_HANDLER):
+                _save_decisions(state)
+            raise
+        if key in request.environ:
+            current = current_request_state(state)
+            if current is not None:
+                current.commit(response)
+                _set_headers(current, response)
+        setattr(request, FINISHED, True)
         return response
 
     return finish
@@ -162,7 +168,7 @@ def _marking_errors(handle: Callable[..., Any], state: AppState) -> Callable[...
     """Wrap error handling, so that arms first chosen on an error page are not counted."""
 
     def mark(*args: Any) -> Any:
-        request.environ[IN_ERROR_HANDLER] = True
+        setattr(request, IN_ERROR_HANDLER, True)
         return handle(*args)
 
     return mark
@@ -172,17 +178,21 @@ def _saving_decisions(handle: Callable[..., Any], state: AppState) -> Callable[.
     """Wrap the last error handling: decisions outlive an exception that escapes, as in debug."""
 
     def save(*args: Any) -> Any:
-        request.environ[IN_ERROR_HANDLER] = True
+        setattr(request, IN_ERROR_HANDLER, True)
         try:
             return handle(*args)
         except Exception as error:
-            current: RequestState | None = request.environ.get(state.environ_key)
-            is_client_s = isinstance(error, HTTPException) and (error.code or 500) < 500
-            if current is not None and not is_client_s:
-                current.commit_after_exception()
+            if not (isinstance(error, HTTPException) and (error.code or 500) < 500):
+                _save_decisions(state)
             raise
 
     return save
+
+
+def _save_decisions(state: AppState) -> None:
+    current = current_request_state(state)
+    if current is not None:
+        current.commit_after_exception()
 
 
 def _set_headers(current: RequestState, response: Response) -> None:
@@ -199,6 +209,10 @@ def _set_headers(current: RequestState, response: Response) -> None:
 
 def _keep_out_of_shared_caches(response: Response) -> None:
     headers = response.headers
+    for name in ("Vary", "Cache-Control"):
+        lines = headers.getlist(name)
+        if len(lines) > 1:  # werkzeug reads the first line only, and would drop the others
+            headers[name] = ", ".join(lines)
     if "Vary" in headers:
         response.vary.add("Cookie")
     else:
@@ -217,6 +231,8 @@ def _wants_cookie(current: RequestState) -> bool:
     if current.is_changed:
         return True
     if current.counting is not Counting.COUNTED or not cookie.assignments:
+        return False
+    if current.state.engine.is_storage_down:
         return False
     half_life = current.state.config.cookie_ttl / 2
     return cookie.outdated or time.time() - cookie.issued_at > half_life

@@ -72,12 +72,16 @@ class BanditRegistry(Mapping[str, Bandit]):
         """
         if self._frozen:
             return
-        for name, table in declared.items():
-            if name in self._bandits:
-                raise ConfigurationError(
-                    f"the bandit {name!r} is registered by code and under MAB_BANDITS; remove one"
-                )
-            self.add(name, declared_bandit(name, table))
+        both = sorted(self._bandits.keys() & declared.keys())
+        if both:
+            raise ConfigurationError(
+                f"the bandit {both[0]!r} is registered by code and under MAB_BANDITS; remove one"
+            )
+        # All are made before one is added, so that a second try finds the same mistake.
+        made = {name: declared_bandit(name, table) for name, table in declared.items()}
+        for name, bandit in made.items():
+            bandit.check()
+            self.add(name, bandit)
         for name, bandit in self._bandits.items():
             try:
                 bandit.check()

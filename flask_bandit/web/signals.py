@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from blinker import Namespace
+from typing import Any
+
+from blinker import NamedSignal, Namespace
+from flask import Flask
+
+from ..engine import logger
 
 _signals = Namespace()
 
@@ -16,3 +21,11 @@ storage_failed = _signals.signal(
     "storage-failed", doc="The storage stopped working; sent once per outage. Argument: ``error``."
 )
 storage_recovered = _signals.signal("storage-recovered", doc="The storage works again.")
+
+
+def send(signal: NamedSignal, app: Flask, **arguments: Any) -> None:
+    """Send a signal; a receiver that raises is logged, since the visitor's page is not its own."""
+    try:
+        signal.send(app, **arguments)
+    except Exception:
+        logger.exception("A receiver of the signal %r failed", signal.name)

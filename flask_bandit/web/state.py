@@ -99,8 +99,8 @@ class AppState:
             self.bandits,
             timeout=config.storage_timeout,
             stats_ttl=config.stats_ttl,
-            on_failed=lambda error: signals.storage_failed.send(app, error=error),
-            on_recovered=lambda: signals.storage_recovered.send(app),
+            on_failed=lambda error: signals.send(signals.storage_failed, app, error=error),
+            on_recovered=lambda: signals.send(signals.storage_recovered, app),
         )
 
     def _make_storage(self) -> BanditStorage:

@@ -25,8 +25,9 @@ from .assignments import Assignment, CookieContent, Pending, new_visitor
 from .state import AppState, app_state
 from .visitors import Counting, counting_of
 
-IN_ERROR_HANDLER = "flask_bandit.in_error_handler"
-FINISHED = "flask_bandit.finished"
+IN_ERROR_HANDLER = "_flask_bandit_in_error_handler"
+FINISHED = "_flask_bandit_finished"
+"""Marks on the request object: one environ may be dispatched again, to this app or another."""
 
 RewardRule = Callable[[Response], bool]
 
@@ -60,6 +61,15 @@ def on_success(response: Response) -> bool:
     return response.status_code < 400
 
 
+def _accepts(rule: RewardRule, response: Response) -> bool:
+    """Ask a rule; one that raises rewards nothing, and must not cost the visitor's decisions."""
+    try:
+        return bool(rule(response))
+    except Exception:
+        logger.exception("A reward_if rule failed, so nothing was rewarded")
+        return False
+
+
 class RequestState:
     """What one request has read from the cookie, chosen and earned."""
 
@@ -73,7 +83,7 @@ class RequestState:
         """bandit -> what became of this request's reward, in words for the toolbar"""
         self.is_changed = False
         # A stream may touch its first bandit after the headers were sent.
-        self.is_committed = FINISHED in request.environ
+        self.is_committed = hasattr(request, FINISHED)
         self._cookie: CookieContent | None = None
         self._decisions: dict[str, Decision] = {}
         self._reassigned: dict[str, int] = {}
@@ -165,7 +175,8 @@ class RequestState:
             or held.arm not in bandit.arm_ids
         ):
             return None
-        if held.pending and not self.is_committed:
+        on_error_page = hasattr(self.request, IN_ERROR_HANDLER)
+        if held.pending and not self.is_committed and not on_error_page:
             self._decisions[name] = self._from_cookie(name, held)
         return Shown(held.arm, "remembered")
 
@@ -183,7 +194,7 @@ class RequestState:
         decision = engine.decide(name, cookie.visitor, self.attempt, reassigned=reassigned)
         if decision is None:
             return Shown(control, "control")
-        if self.counting is Counting.UNCOUNTED or IN_ERROR_HANDLER in self.request.environ:
+        if self.counting is Counting.UNCOUNTED or hasattr(self.request, IN_ERROR_HANDLER):
             return Shown(decision.arm, "uncounted")
         if self.counting is Counting.PENDING:
             self._assign(name, decision, reassigned, pending=True)
@@ -232,7 +243,7 @@ class RequestState:
     def _accepted_rewards(self, response: Response) -> list[Reward]:
         rewards = []
         for name, earned in self.earned.items():
-            accepted = [value for value, rule in earned.parts if rule(response)]
+            accepted = [value for value, rule in earned.parts if _accepts(rule, response)]
             if not accepted:
                 self.outcomes[name] = f"not rewarded: the response is a {response.status_code}"
                 continue
@@ -267,14 +278,14 @@ class RequestState:
         app = self.state.app
         for decision in result.decisions.values():
             if decision.id in result.new:
-                signals.decision_made.send(app, decision=decision)
+                signals.send(signals.decision_made, app, decision=decision)
         for reward in rewards:
             is_new = reward.id in result.new
             self.outcomes[reward.bandit] = (
                 f"rewarded with {reward.value:g}" if is_new else "rewarded before: counts once"
             )
             if is_new:
-                signals.reward_recorded.send(app, reward=reward)
+                signals.send(signals.reward_recorded, app, reward=reward)
 
     def _too_late(self, what: str) -> None:
         message = (
@@ -298,7 +309,7 @@ def request_state() -> RequestState:
         )
     # The request's own app: an app context of another one may have been pushed above it.
     state = app_state(request_ctx.app)
-    found: RequestState | None = request.environ.get(state.environ_key)
+    found = current_request_state(state)
     if found is None:
         found = RequestState(state, request_ctx.request)
         request.environ[state.environ_key] = found
@@ -308,7 +319,8 @@ def request_state() -> RequestState:
 def current_request_state(state: AppState) -> RequestState | None:
     """Return the state of this request if it has touched a bandit, else ``None``."""
     found: RequestState | None = request.environ.get(state.environ_key)
-    return found
+    # An environ may be dispatched again: what an earlier request left in it is not ours.
+    return found if found is not None and found.request is request_ctx.request else None
 
 
 def suggest_arm_for(name: str) -> tuple[str, Any]:

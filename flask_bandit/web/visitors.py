@@ -19,7 +19,7 @@ class Counting(Enum):
 
 def counting_of(request: Request) -> Counting:
     """Tell how the choices of this request count."""
-    if request.method == "HEAD":
+    if request.method in ("HEAD", "OPTIONS"):
         return Counting.UNCOUNTED
     headers = request.headers
     purpose = headers.get("Sec-Purpose") or headers.get("Purpose") or headers.get("X-Moz") or ""

@@ -36,10 +36,10 @@ def _unwrapped(view: Callable[..., Any] | None) -> Iterator[Callable[..., Any]]:
 
 
 def _has_decorator_above_route(view: Callable[..., Any], routed: set[int]) -> bool:
+    # A factory decorates a shared function anew for each app: one wrapper of this app will do.
     return any(
-        id(wrapper) not in routed
-        for function in _unwrapped(view)
-        for wrapper in getattr(function, WRAPPERS, ())
+        wrappers and not any(id(wrapper) in routed for wrapper in wrappers)
+        for wrappers in (getattr(function, WRAPPERS, ()) for function in _unwrapped(view))
     )
 
 
