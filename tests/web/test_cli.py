@@ -106,7 +106,20 @@ def test_import_says_where_flask_mab_lost_pulls(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{not json", '{"btn": {"arms": ["a"]}}', '{"btn": 3}']
+    "content",
+    [
+        "",
+        "[]",
+        "{not json",
+        "[" * 100_000,
+        '{"btn": {"arms": ["a"]}}',
+        '{"btn": 3}',
+        '{"btn": {"arms": ["a"], "pulls": [-5], "reward": [0]}}',
+        '{"btn": {"arms": ["a"], "pulls": [5], "reward": [NaN]}}',
+        '{"btn": {"arms": ["a"], "pulls": [Infinity], "reward": [0]}}',
+        '{"btn": {"arms": ["a", "a"], "pulls": [1, 2], "reward": [0, 0]}}',
+    ],
+    ids=range(10),
 )
 def test_import_refuses_another_file(tmp_path: Path, content: str) -> None:
     file = tmp_path / "other.json"
