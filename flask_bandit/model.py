@@ -133,7 +133,8 @@ class Decision:
     :param id: hash of (visitor or subject, bandit, version), so a replay has the same id
     :param propensities: arm id -> probability at the draw, over all eligible arms; ``None`` where
         it is unknown. A decision that was first shown by a prefetch knows its own arm's only.
-    :param policy_version: name and parameters of the policy that gave the probabilities
+    :param policy_version: name and parameters of the policy that gave the probabilities; empty
+        where the decision's details were pruned
     :param at: seconds since the epoch, UTC
     """
 
@@ -151,6 +152,15 @@ class Decision:
     def key(self) -> BanditKey:
         """Where this decision is counted."""
         return BanditKey(self.bandit, self.version)
+
+    @property
+    def is_pruned(self) -> bool:
+        """True if only what counting needs is left: id, bandit, version, arm and time."""
+        return not self.policy_version
+
+    def pruned(self) -> Decision:
+        """Return this decision without what only a reader of the log needs."""
+        return Decision(self.id, self.bandit, self.version, self.arm, None, "", self.at)
 
 
 @dataclass(frozen=True, slots=True)

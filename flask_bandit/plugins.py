@@ -18,10 +18,30 @@ from .storage.base import BanditStorage
 STORAGE_GROUP = "flask_bandit.storages"
 POLICY_GROUP = "flask_bandit.policies"
 
+_SQL = "flask_bandit.storage.sql:SQLBanditStorage"
 _STORAGE_SCHEMES = {
     "memory": "flask_bandit.storage.memory:MemoryBanditStorage",
     "json": "flask_bandit.storage.json_file:JSONBanditStorage",
+    "sqlite": "flask_bandit.storage.sqlite:SQLiteBanditStorage",
+    # The standard library serves sqlite://; naming its SQLAlchemy driver asks for SQLAlchemy.
+    "sqlite+pysqlite": _SQL,
+    "postgresql": _SQL,
+    "redis": "flask_bandit.storage.redis:RedisBanditStorage",
+    "rediss": "flask_bandit.storage.redis:RedisBanditStorage",
+    "zodb": "flask_bandit.storage.zodb:ZODBBanditStorage",
+    "zeo": "flask_bandit.storage.zodb:ZODBBanditStorage",
 }
+_EXTRAS = {
+    "sqlalchemy": "sql",
+    "alembic": "sql",
+    "psycopg": "postgres",
+    "redis": "redis",
+    "ZODB": "zodb",
+    "ZEO": "zodb",
+    "BTrees": "zodb",
+    "transaction": "zodb",
+}
+"""The extra that brings a package."""
 _STORAGE_NAMES = {path.rpartition(":")[2]: path for path in _STORAGE_SCHEMES.values()}
 
 
@@ -47,9 +67,13 @@ def import_object(path: str) -> Any:
         for attribute in attributes.split("."):
             found = getattr(found, attribute)
     except (ImportError, AttributeError, ValueError) as error:
+        extra = _EXTRAS.get(str(getattr(error, "name", None)).partition(".")[0])
         raise ConfigurationError(
-            f"cannot import {path!r}: {error}. Write it as 'package.module:name', and install "
-            "what it needs."
+            f"{path!r} needs a package that is not installed ({error}): "
+            f"pip install 'Flask-Bandit[{extra}]'"
+            if extra and path.startswith("flask_bandit.")
+            else f"cannot import {path!r}: {error}. Write it as 'package.module:name', and "
+            "install what it needs."
         ) from error
     return found
 
@@ -94,11 +118,11 @@ def storage_from_uri(uri: str, options: tuple[Any, ...] | Mapping[str, Any] = ()
     scheme, separator, _ = uri.partition("://")
     if not separator:
         raise ConfigurationError(
-            f"MAB_STORAGE_URI {uri!r} has no scheme; write for example 'json:///bandits.json'"
+            f"MAB_STORAGE_URI {uri!r} has no scheme; write for example 'sqlite:///bandits.db'"
         )
     # A driver may follow the scheme, as in postgresql+psycopg://.
-    family = scheme.partition("+")[0]
-    found = _lookup(family, _STORAGE_SCHEMES, STORAGE_GROUP, "storage for the scheme")
+    name = scheme if scheme in _STORAGE_SCHEMES else scheme.partition("+")[0]
+    found = _lookup(name, _STORAGE_SCHEMES, STORAGE_GROUP, "storage for the scheme")
     storage: BanditStorage = found.from_uri(uri, **dict(options))
     return storage
 

@@ -96,6 +96,9 @@ class BanditStorage(ABC):
     default_stats_ttl: float = 0.0
     """Seconds for which a process may use counts it has read; 0 reads at every decision."""
 
+    auto_migrate: bool = True
+    """Whether tables are made and brought up to date at first use; see :meth:`upgrade`."""
+
     @classmethod
     def from_uri(cls, uri: str, **options: Any) -> BanditStorage:
         """Make a storage from the URI of its scheme.
@@ -130,8 +133,44 @@ class BanditStorage(ABC):
     def iter_log(self, bandit: str | None = None) -> Iterator[LogEntry]:
         """Yield decisions with their joined rewards, in the order in which they were stored.
 
+        Decisions that were pruned are left out. Commits of others go on meanwhile: what they
+        store is in it or not.
+
         :param bandit: only this bandit's; all if ``None``
         """
+
+    @abstractmethod
+    def iter_commits(self) -> Iterator[Commit]:
+        """Yield everything that is stored, as commits that make an equal storage elsewhere.
+
+        One commit for each decision, pruned ones too, together with its rewards, in the order in
+        which they were stored; then one for each reward that waits for its decision, and one for
+        each adjustment. The increments of them all add up to the counts.
+        """
+
+    @abstractmethod
+    def prune(self, before: float) -> int:
+        """Remove the details of decisions made before a time; counts do not change.
+
+        What is needed to count once stays: a decision's id, bandit, version, arm and time, and its
+        rewards.
+
+        :param before: seconds since the epoch, UTC
+        :return: how many decisions were pruned now
+        :raises StorageError: it failed; some may have been pruned
+        """
+
+    def upgrade(self) -> str:
+        """Make or update tables; without any, say so.
+
+        :return: what was done, for a person
+        :raises StorageError: it failed; what was there is as it was
+        """
+        return f"{type(self).__name__} has no tables to update."
+
+    def check(self) -> list[str]:
+        """Return what is wrong with the storage itself or its settings, each with the fix."""
+        return []
 
     def close(self) -> None:  # noqa: B027
         """Give back files and connections; using the storage again opens them again."""

@@ -50,6 +50,7 @@ class Outcome:
     applied: list[tuple[tuple[str, int], StatsDelta]] = field(default_factory=list)
     parked: set[str] = field(default_factory=set)
     unlearned: list[Reward] = field(default_factory=list)
+    counted: dict[str, Waiting] = field(default_factory=dict)
 
 
 class Ledger:
@@ -62,7 +63,7 @@ class Ledger:
         self.counts: dict[BanditKey, dict[str, dict[str, float]]] = {}
         self.waiting: dict[str, Waiting] = {}
         self._waiting_for: dict[str, list[str]] = {}
-        self._slots: dict[Slot, Slot] = {}
+        self._slots: dict[tuple[str, int, str], Slot] = {}
         self._changed: set[BanditKey] = set()
         self._snapshot: Counts = {}
 
@@ -108,7 +109,8 @@ class Ledger:
         concerned: dict[str, None] = {}
         for write in commit.decisions:
             self._store_decision(write, outcome)
-            concerned.update(dict.fromkeys(self._waiting_for.get(write.decision.id, ())))
+            if self._waiting_for:
+                concerned.update(dict.fromkeys(self._waiting_for.get(write.decision.id, ())))
         for sent in commit.rewards:
             self._store_reward(sent, outcome)
             concerned[sent.reward.id] = None
@@ -157,6 +159,7 @@ class Ledger:
             if not siblings:
                 del self._waiting_for[decision_id]
             self._add(slot.key, waiting.delta, outcome)
+            outcome.counted[reward_id] = waiting
         else:
             outcome.unlearned.append(waiting.reward)
 
@@ -181,12 +184,15 @@ class Ledger:
 
     def slot(self, bandit: str, version: int, arm: str) -> Slot:
         """Return the one slot object of this arm."""
-        slot = Slot(BanditKey(bandit, version), arm)
-        return self._slots.setdefault(slot, slot)
+        key = (bandit, version, arm)
+        slot = self._slots.get(key)
+        if slot is None:
+            slot = self._slots[key] = Slot(BanditKey(bandit, version), arm)
+        return slot
 
     def slots(self) -> list[Slot]:
         """Return every arm that has a decision."""
-        return list(self._slots)
+        return list(self._slots.values())
 
     def wait(self, waiting: Waiting) -> None:
         """Remember a stored reward that is not counted yet."""

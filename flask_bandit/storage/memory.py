@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..errors import ConfigurationError
-from ..model import Counts, Decision, LogEntry, Reward
-from .base import BanditStorage, Commit, CommitResult
+from ..model import Counts, Decision, LogEntry
+from .base import Adjustment, BanditStorage, Commit, CommitResult, DecisionWrite, RewardWrite
 from .codec import clean_commit
-from .ledger import Ledger
+from .ledger import Ledger, Outcome
 from .locks import ThreadLock, deadline_of
+from .settle import StoredReward
 
 
 class MemoryBanditStorage(BanditStorage):
@@ -25,8 +26,10 @@ class MemoryBanditStorage(BanditStorage):
     def __init__(self) -> None:
         self._lock = ThreadLock("the counts in memory")
         self._ledger = Ledger()
-        self._decisions: dict[str, Decision] = {}
-        self._rewards: dict[str, list[Reward]] = {}
+        self._decisions: dict[str, DecisionWrite] = {}
+        self._rewards: dict[str, dict[str, StoredReward]] = {}
+        """By decision id, then by reward id."""
+        self._adjustments: dict[str, Adjustment] = {}
 
     @classmethod
     def from_uri(cls, uri: str, **options: Any) -> MemoryBanditStorage:
@@ -53,23 +56,31 @@ class MemoryBanditStorage(BanditStorage):
         self._lock.acquire(deadline)
         try:
             outcome = self._ledger.apply(clean)
-            for write in clean.decisions:
-                self._decisions.setdefault(write.decision.id, write.decision)
-            seen = set()
-            for sent in clean.rewards:
-                reward = sent.reward
-                if reward.id in outcome.new and reward.id not in seen:
-                    seen.add(reward.id)
-                    self._rewards.setdefault(reward.decision_id, []).append(reward)
+            self._keep(clean, outcome)
+            stored = self._decisions
             return CommitResult(
-                decisions={w.decision.id: self._decisions[w.decision.id] for w in clean.decisions},
+                decisions={w.decision.id: stored[w.decision.id].decision for w in clean.decisions},
                 new=frozenset(outcome.new),
                 applied=tuple(outcome.applied),
                 parked=frozenset(outcome.parked),
-                unlearned=tuple((r, self._decisions[r.decision_id]) for r in outcome.unlearned),
+                unlearned=tuple((r, stored[r.decision_id].decision) for r in outcome.unlearned),
             )
         finally:
             self._lock.release()
+
+    def _keep(self, commit: Commit, outcome: Outcome) -> None:
+        """Remember what the ledger does not: everything but the sums."""
+        for write in commit.decisions:
+            self._decisions.setdefault(write.decision.id, write)
+        for item in commit.adjustments:
+            self._adjustments.setdefault(item.id, item)
+        waiting = self._ledger.waiting
+        for id_ in [*(write.reward.id for write in commit.rewards), *outcome.counted]:
+            kept = outcome.counted.get(id_) or waiting.get(id_)
+            # Neither: it was counted by an earlier commit.
+            if kept is not None:
+                row = StoredReward(kept.reward, kept.arm, kept.delta, id_ in outcome.counted)
+                self._rewards.setdefault(kept.reward.decision_id, {})[id_] = row
 
     def read_counts(self, timeout: float | None = None) -> Counts:
         """Return the sums of all bandits and versions; see :meth:`BanditStorage.read_counts`.
@@ -91,7 +102,8 @@ class MemoryBanditStorage(BanditStorage):
         """
         self._lock.acquire(deadline_of(timeout))
         try:
-            return {id_: self._decisions[id_] for id_ in ids if id_ in self._decisions}
+            known = self._decisions
+            return {id_: known[id_].decision for id_ in ids if id_ in known}
         finally:
             self._lock.release()
 
@@ -100,10 +112,51 @@ class MemoryBanditStorage(BanditStorage):
         self._lock.acquire(None)
         try:
             entries = [
-                LogEntry(decision, tuple(self._rewards.get(decision.id, ())))
-                for decision in self._decisions.values()
-                if bandit is None or decision.bandit == bandit
+                LogEntry(write.decision, tuple(row.reward for row in self._rows(write.decision.id)))
+                for write in self._decisions.values()
+                if bandit in (None, write.decision.bandit) and not write.decision.is_pruned
             ]
         finally:
             self._lock.release()
         return iter(entries)
+
+    def iter_commits(self) -> Iterator[Commit]:
+        """Yield what is stored at the call; see :meth:`BanditStorage.iter_commits`."""
+        self._lock.acquire(None)
+        try:
+            commits = [
+                Commit((write,), self._writes(write.decision.id))
+                for write in self._decisions.values()
+            ]
+            commits += [
+                Commit(rewards=row.writes())
+                for decision_id in self._rewards
+                if decision_id not in self._decisions
+                for row in self._rows(decision_id)
+            ]
+            commits += [Commit(adjustments=(item,)) for item in self._adjustments.values()]
+        finally:
+            self._lock.release()
+        return iter(commits)
+
+    def prune(self, before: float) -> int:
+        """Remove the details of old decisions; see :meth:`BanditStorage.prune`."""
+        self._lock.acquire(None)
+        try:
+            old = [
+                write
+                for write in self._decisions.values()
+                if write.decision.at < before and not write.decision.is_pruned
+            ]
+            for write in old:
+                pruned = DecisionWrite(write.decision.pruned(), write.delta)
+                self._decisions[write.decision.id] = pruned
+            return len(old)
+        finally:
+            self._lock.release()
+
+    def _rows(self, decision_id: str) -> Iterable[StoredReward]:
+        return self._rewards.get(decision_id, {}).values()
+
+    def _writes(self, decision_id: str) -> tuple[RewardWrite, ...]:
+        return tuple(write for row in self._rows(decision_id) for write in row.writes())

@@ -15,6 +15,8 @@ import pytest
 from ..errors import StorageError
 from ..model import BanditKey, Decision, LogEntry, Reward
 from ..storage.base import Adjustment, BanditStorage, Commit, RewardWrite
+from .storage_moves import MoveTests
+from .storage_network import NetworkTests
 from .storage_processes import ProcessTests, needs_durable
 from .storage_samples import (
     BANDIT,
@@ -31,7 +33,7 @@ from .storage_samples import (
 )
 
 
-class StorageSuite(ProcessTests):
+class StorageSuite(ProcessTests, MoveTests, NetworkTests):
     """Tests of everything that :class:`BanditStorage` guarantees.
 
     Inherit it in a class of your tests, at the top level of a module, and override
@@ -44,12 +46,17 @@ class StorageSuite(ProcessTests):
     durable: bool = True
     """Whether the data outlives the storage object; ``False`` leaves the tests of it out."""
 
+    networked: bool = False
+    """Whether a server keeps the data; ``True`` adds the tests of broken connections, which need
+    :meth:`server_address` and :meth:`make_storage_at` too."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name in dir(cls):
             marks = getattr(getattr(cls, name), "__dict__", {})
-            if (marks.get("needs_shared") and not cls.shared) or (
-                marks.get("needs_durable") and not cls.durable
+            if any(
+                marks.get(f"needs_{what}") and not getattr(cls, what)
+                for what in ("shared", "durable", "networked")
             ):
                 setattr(cls, name, None)
 
