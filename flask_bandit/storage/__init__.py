@@ -1,4 +1,12 @@
-"""Where counts and the log are kept: the protocol, and the storages that need no extra."""
+"""Where counts and the log are kept: the protocol, and the storages.
+
+Those that need an extra are imported when they are named.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from .base import (
     Adjustment,
@@ -12,18 +20,46 @@ from .codec import clean_commit, commit_from_record, commit_to_record
 from .json_file import JSONBanditStorage
 from .ledger import Ledger
 from .memory import MemoryBanditStorage
+from .settle import Change, StoredReward, Touched, settle, touched
+from .sqlite import SQLiteBanditStorage
+
+if TYPE_CHECKING:
+    from .redis import RedisBanditStorage
+    from .sql import SQLBanditStorage
+    from .zodb import ZODBBanditStorage
 
 __all__ = [
     "Adjustment",
     "BanditStorage",
+    "Change",
     "Commit",
     "CommitResult",
     "DecisionWrite",
     "JSONBanditStorage",
     "Ledger",
     "MemoryBanditStorage",
+    "RedisBanditStorage",
     "RewardWrite",
+    "SQLBanditStorage",
+    "SQLiteBanditStorage",
+    "StoredReward",
+    "Touched",
+    "ZODBBanditStorage",
     "clean_commit",
     "commit_from_record",
     "commit_to_record",
+    "settle",
+    "touched",
 ]
+
+_LAZY = {
+    "RedisBanditStorage": ".redis",
+    "SQLBanditStorage": ".sql",
+    "ZODBBanditStorage": ".zodb",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name], __name__), name)

@@ -1,0 +1,236 @@
+"""Decisions, rewards and increments as rows of the SQLite storage, and back.
+
+Imports only the model, the rows' rules and the standard library.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+from ..model import Decision, Reward, StatsDelta
+from .base import Adjustment, DecisionWrite
+from .codec import LARGEST_INTEGER
+from .settle import Change, CountKey, StoredReward
+
+IDS_PER_QUERY = 500
+
+Row: TypeAlias = Sequence[Any]
+Page: TypeAlias = tuple[list[Row], dict[str, list[StoredReward]]]
+"""Rows of decisions, and the rewards of each decision by its id."""
+
+USUAL = ""
+"""Stored in place of the increment that nearly every decision and reward has."""
+
+_DECISION = "id, bandit, version, arm, propensities, policy_version, at, context, subject, delta"
+_REWARD = "id, decision_id, bandit, version, arm, value, at, goal, delta_arm, delta, counted"
+
+_INSERT_DECISION = (
+    f"INSERT INTO bandit_decisions ({_DECISION}, propensity) VALUES (?,?,?,?,?,?,?,?,?,?,?)"
+)
+_INSERT_REWARD = f"INSERT INTO bandit_rewards ({_REWARD}) VALUES (?,?,?,?,?,?,?,?,?,?,?)"
+_UPDATE_REWARD = "UPDATE bandit_rewards SET delta_arm = ?, delta = ?, counted = ? WHERE id = ?"
+_INSERT_ADJUSTMENT = "INSERT INTO bandit_adjustments (id, bandit, version, delta) VALUES (?,?,?,?)"
+_ADD_COUNT = (
+    "INSERT INTO bandit_counts (bandit, version, arm, name, value) VALUES (?,?,?,?,?)"
+    " ON CONFLICT (bandit, version, arm, name) DO UPDATE SET value = value + excluded.value"
+)
+_PRUNE = (
+    "UPDATE bandit_decisions SET propensity = NULL, propensities = NULL, policy_version = '',"
+    " context = NULL, subject = NULL"
+    " WHERE seq > ? AND seq <= ? AND at < ? AND policy_version <> ''"
+)
+SELECT_COUNTS = "SELECT bandit, version, arm, name, value FROM bandit_counts"
+SELECT_ADJUSTMENTS = (
+    "SELECT id, bandit, version, delta, seq FROM bandit_adjustments"
+    " WHERE seq > ? ORDER BY seq LIMIT ?"
+)
+_SELECT_DECISIONS = f"SELECT {_DECISION} FROM bandit_decisions WHERE "
+_SELECT_REWARDS = f"SELECT {_REWARD} FROM bandit_rewards WHERE "
+_BY_SEQ = _SELECT_DECISIONS + "seq > ? AND seq <= ? ORDER BY seq"
+_BY_SEQ_OF_BANDIT = _SELECT_DECISIONS + "seq > ? AND seq <= ? AND bandit = ? ORDER BY seq"
+WITHOUT_DECISION = (
+    f"SELECT {_REWARD}, seq FROM bandit_rewards AS r WHERE counted = 0 AND seq > ? AND NOT EXISTS"
+    " (SELECT 1 FROM bandit_decisions AS d WHERE d.id = r.decision_id) ORDER BY seq LIMIT ?"
+)
+
+encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+@lru_cache(IDS_PER_QUERY)
+def _marks(count: int) -> str:
+    return ",".join("?" * count)
+
+
+def _in(
+    connection: sqlite3.Connection, query: str, ids: Sequence[str], rest: str = ""
+) -> list[Row]:
+    rows: list[Row] = []
+    for start in range(0, len(ids), IDS_PER_QUERY):
+        some = ids[start : start + IDS_PER_QUERY]
+        rows += connection.execute(f"{query} IN ({_marks(len(some))}){rest}", some).fetchall()
+    return rows
+
+
+def decisions_by_id(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Decision]:
+    """Return the stored decisions among ``ids``."""
+    rows = _in(connection, _SELECT_DECISIONS + "id", ids)
+    return {row[0]: decision_of(row) for row in rows}
+
+
+def rewards_by_id(connection: sqlite3.Connection, ids: Sequence[str]) -> list[StoredReward]:
+    """Return the stored rewards among ``ids``."""
+    return [reward_of(row) for row in _in(connection, _SELECT_REWARDS + "id", ids)]
+
+
+def waiting_rewards(connection: sqlite3.Connection, decisions: Sequence[str]) -> list[StoredReward]:
+    """Return the rewards of some decisions that are not counted."""
+    rows = _in(connection, _SELECT_REWARDS + "counted = 0 AND decision_id", decisions)
+    return [reward_of(row) for row in rows]
+
+
+def rewards_of(
+    connection: sqlite3.Connection, decisions: Sequence[str]
+) -> dict[str, list[StoredReward]]:
+    """Return all rewards of some decisions, by decision, in the order in which they were stored."""
+    found: dict[str, list[StoredReward]] = {}
+    for row in _in(connection, _SELECT_REWARDS + "decision_id", decisions, " ORDER BY seq"):
+        found.setdefault(row[1], []).append(reward_of(row))
+    return found
+
+
+def read_page(start: int, end: int, bandit: str | None) -> Callable[[sqlite3.Connection], Page]:
+    """Return what reads the decisions after ``start`` up to ``end``, with their rewards."""
+
+    def read(connection: sqlite3.Connection) -> Page:
+        if bandit is None:
+            found = connection.execute(_BY_SEQ, (start, end)).fetchall()
+        else:
+            found = connection.execute(_BY_SEQ_OF_BANDIT, (start, end, bandit)).fetchall()
+        return found, rewards_of(connection, [row[0] for row in found])
+
+    return read
+
+
+def prune_page(start: int, end: int, before: float) -> Callable[[sqlite3.Connection], int]:
+    """Return what prunes the decisions after ``start`` up to ``end``, and counts them."""
+    return lambda connection: connection.execute(_PRUNE, (start, end, before)).rowcount
+
+
+def adjustments_among(connection: sqlite3.Connection, ids: Sequence[str]) -> list[str]:
+    """Return which of ``ids`` are stored."""
+    return [row[0] for row in _in(connection, "SELECT id FROM bandit_adjustments WHERE id", ids)]
+
+
+def write_change(connection: sqlite3.Connection, change: Change) -> None:
+    """Write everything that a commit changes."""
+    for write in change.decisions:
+        connection.execute(_INSERT_DECISION, _decision_row(write))
+    for stored in change.new_rewards:
+        connection.execute(_INSERT_REWARD, _reward_row(stored))
+    for stored in change.updated_rewards:
+        row = (stored.arm, _reward_delta(stored), stored.counted, stored.reward.id)
+        connection.execute(_UPDATE_REWARD, row)
+    for item in change.adjustments:
+        delta = encode(item.delta.counts)
+        connection.execute(_INSERT_ADJUSTMENT, (item.id, item.bandit, item.version, delta))
+    connection.executemany(_ADD_COUNT, _count_rows(change.counts))
+
+
+def _count_rows(counts: dict[CountKey, float]) -> Iterator[tuple[Any, ...]]:
+    for key, value in counts.items():
+        # A sum of several increments may be an int that SQLite has no room for.
+        yield (*key, value if abs(value) <= LARGEST_INTEGER else float(value))
+
+
+def _decision_row(write: DecisionWrite) -> tuple[Any, ...]:
+    made = write.decision
+    propensities, context = made.propensities, made.context
+    usual = write.delta.counts == {made.arm: {"pulls": 1}}
+    return (
+        made.id,
+        made.bandit,
+        made.version,
+        made.arm,
+        None if propensities is None else encode(propensities),
+        made.policy_version,
+        made.at,
+        None if context is None else encode(context),
+        made.subject,
+        USUAL if usual else encode(write.delta.counts),
+        None if propensities is None else propensities.get(made.arm),
+    )
+
+
+def decision_of(row: Row) -> Decision:
+    """Turn a row into its decision."""
+    id_, bandit, version, arm, propensities, policy_version, at, context, subject = row[:9]
+    return Decision(
+        id_,
+        bandit,
+        version,
+        arm,
+        None if propensities is None else json.loads(propensities),
+        policy_version,
+        at,
+        None if context is None else json.loads(context),
+        subject,
+    )
+
+
+def decision_write_of(row: Row) -> DecisionWrite:
+    """Turn a row into what has to be sent to another storage."""
+    made = decision_of(row)
+    counts = {made.arm: {"pulls": 1}} if row[9] == USUAL else json.loads(row[9])
+    return DecisionWrite(made, StatsDelta(counts))
+
+
+def _usual_reward(arm: str, value: float) -> dict[str, dict[str, float]]:
+    return {arm: {"rewards": 1, "reward": value, "reward_sq": value * value}}
+
+
+def _reward_delta(stored: StoredReward) -> str | None:
+    if stored.delta is None:
+        return None
+    counts = stored.delta.counts
+    usual = counts == _usual_reward(stored.arm, stored.reward.value)
+    return USUAL if usual else encode(counts)
+
+
+def _reward_row(stored: StoredReward) -> tuple[Any, ...]:
+    given = stored.reward
+    return (
+        given.id,
+        given.decision_id,
+        given.bandit,
+        given.version,
+        given.arm,
+        given.value,
+        given.at,
+        given.goal,
+        stored.arm,
+        _reward_delta(stored),
+        stored.counted,
+    )
+
+
+def reward_of(row: Row) -> StoredReward:
+    """Turn a row into its reward."""
+    id_, decision_id, bandit, version, arm, value, at, goal, delta_arm, delta, counted = row[:11]
+    counts = _usual_reward(delta_arm, value) if delta == USUAL else None
+    if counts is None and delta is not None:
+        counts = json.loads(delta)
+    return StoredReward(
+        Reward(id_, decision_id, bandit, version, arm, value, at, goal),
+        delta_arm,
+        None if counts is None else StatsDelta(counts),
+        bool(counted),
+    )
+
+
+def adjustments_of(rows: Iterable[Row]) -> list[Adjustment]:
+    """Turn rows into adjustments."""
+    return [Adjustment(row[0], row[1], row[2], StatsDelta(json.loads(row[3]))) for row in rows]
