@@ -23,7 +23,7 @@ from flask_bandit import (
 )
 from flask_bandit.bandits import Bandit, EpsilonGreedyBandit, ThompsonBandit
 
-DEFAULT_STORAGE = "json:///bandit_storage.json"
+DEFAULT_STORAGE = "sqlite:///bandits.db"
 # So that the demo starts at once. In an app of yours this is a long random secret.
 DEMO_KEY = "everybody knows this key, so use it for nothing but the demo"
 PANEL = "flask_bandit.web.debug_panels.BanditDebugPanel"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from http.cookies import SimpleCookie
@@ -51,29 +51,36 @@ class Visit:
     moved: bool = False
 
 
-class Browser:
-    """A cookie jar and a connection that is kept open.
+Address = tuple[str, int]
 
+
+class Browser:
+    """A cookie jar and connections that are kept open.
+
+    :param servers: host and port of each server of the shop; requests go to them in turn, as from
+        a load balancer
     :param timeout: seconds to wait for an answer
     """
 
-    def __init__(self, host: str, port: int, timeout: float = 30.0) -> None:
+    def __init__(self, servers: Sequence[Address], timeout: float = 30.0) -> None:
         self.cookies: dict[str, str] = {}
         self.failures = 0
         self.trouble = ""
-        self._connection = HTTPConnection(host, port, timeout=timeout)
+        self._connections = [HTTPConnection(*server, timeout=timeout) for server in servers]
 
     def ask(self, method: str, path: str) -> str | None:
         """Send one request and keep the cookies that it brings.
 
         :return: the page; ``None`` if no good answer came, and then ``trouble`` says why
         """
+        connection = self._connections.pop(0)
+        self._connections.append(connection)
         try:
-            self._connection.request(method, path, headers=self._headers())
-            response = self._connection.getresponse()
+            connection.request(method, path, headers=self._headers())
+            response = connection.getresponse()
             page = response.read().decode()
         except (OSError, HTTPException) as error:
-            self._connection.close()
+            connection.close()
             self._failed(str(error) or type(error).__name__)
             return None
         if response.status not in (200, 303):
@@ -96,8 +103,9 @@ class Browser:
         raise NoAnswerError(f"{method} {path}, {attempts} times: {self.trouble}")
 
     def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
+        """Close the connections."""
+        for connection in self._connections:
+            connection.close()
 
     def _failed(self, trouble: str) -> None:
         self.failures += 1
@@ -110,8 +118,7 @@ class Browser:
 
 
 def visit_shop(
-    host: str,
-    port: int,
+    servers: Sequence[Address],
     index: int,
     seed: object,
     rates: Mapping[str, Mapping[str, float]] = TRUE_RATES,
@@ -122,7 +129,7 @@ def visit_shop(
     :raises NoAnswerError: the shop is gone
     """
     rng = random.Random(f"{seed}/{index}")
-    visit, browser = Visit(index), Browser(host, port)
+    visit, browser = Visit(index), Browser(servers)
     try:
         visit.arms = _arrive(browser, visit)
         visit.probability = sum(rates[name][arm] for name, arm in visit.arms.items())

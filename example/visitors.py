@@ -10,11 +10,11 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from urllib.parse import urlsplit
 
-from .shopper import ATTEMPTS, TRUE_RATES, Browser, NoAnswerError, Visit, visit_shop
+from .shopper import ATTEMPTS, TRUE_RATES, Address, Browser, NoAnswerError, Visit, visit_shop
 
 try:
     from rich.progress import track
@@ -36,17 +36,18 @@ def main() -> int:
     :return: the exit code, 0 if all counts are right
     """
     args = arguments()
-    host, port = args.url
+    servers = args.url or [("127.0.0.1", 5000)]
     seed = random.SystemRandom().randrange(10**6) if args.seed is None else args.seed
     say(f"{args.visitors:,} visitors in {args.processes} processes, seed {seed}")
     try:
-        before = read_counts(host, port, attempts=3)
+        before = read_counts(servers, attempts=3)
         started = time.monotonic()
-        visits = list(shown_progress(send(args, host, port, seed), args.visitors))
+        visits = list(shown_progress(send(args, servers, seed), args.visitors))
         seconds = time.monotonic() - started
-        after = read_counts(host, port)
+        after = read_counts(servers)
     except NoAnswerError as error:
-        say(f"No good answer from http://{host}:{port}. {error}.")
+        shops = " or ".join(f"http://{host}:{port}" for host, port in servers)
+        say(f"No good answer from {shops}. {error}.")
         say("Start the shop with 'python -m example', or say where it is with --url.")
         return 1
     counted = difference(before, after)
@@ -60,7 +61,12 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m example.visitors", description=__doc__)
     parser.add_argument("--visitors", type=int, default=2000)
     parser.add_argument("--processes", type=int, default=4)
-    parser.add_argument("--url", type=loopback, default="http://127.0.0.1:5000")
+    parser.add_argument(
+        "--url",
+        type=loopback,
+        action="append",
+        help="of the shop, of each server if it has several (default: http://127.0.0.1:5000)",
+    )
     parser.add_argument("--seed", type=int, help="of the visitors' inclinations")
     args = parser.parse_args()
     if args.visitors < 1 or args.processes < 1:
@@ -68,7 +74,7 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def loopback(url: str) -> tuple[str, int]:
+def loopback(url: str) -> Address:
     """Return host and port of a URL on this machine.
 
     :raises ArgumentTypeError: it is elsewhere: this is a load, and nobody asked others for it
@@ -87,12 +93,12 @@ def loopback(url: str) -> tuple[str, int]:
     return host, port
 
 
-def read_counts(host: str, port: int, attempts: int = ATTEMPTS) -> Counts:
+def read_counts(servers: Sequence[Address], attempts: int = ATTEMPTS) -> Counts:
     """Read the counts that the shop has stored.
 
     :raises NoAnswerError: it gives none
     """
-    browser = Browser(host, port)
+    browser = Browser(servers)
     try:
         counts: Counts = json.loads(browser.insist("GET", "/counts.json", attempts))
     finally:
@@ -100,9 +106,9 @@ def read_counts(host: str, port: int, attempts: int = ATTEMPTS) -> Counts:
     return counts
 
 
-def send(args: argparse.Namespace, host: str, port: int, seed: int) -> Iterator[Visit]:
+def send(args: argparse.Namespace, servers: Sequence[Address], seed: int) -> Iterator[Visit]:
     """Send the visitors from several processes; yields each as it leaves."""
-    visit = partial(visit_shop, host, port, seed=seed)
+    visit = partial(visit_shop, servers, seed=seed)
     # Spawned, not forked: progress bars run threads, and a fork would copy their locks.
     with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
         yield from pool.imap_unordered(visit, range(args.visitors))

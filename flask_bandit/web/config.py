@@ -107,6 +107,7 @@ class BanditConfig:
     storage_opts: tuple[Any, ...] | dict[str, Any] = _key((), _options)
     storage_uri: str | None = _key(None, _optional_text)
     storage_timeout: float = _key(1.0, _seconds)
+    sql_auto_migrate: bool | None = _key(None, _optional_boolean)
     stats_ttl: float | None = _key(None, _ttl)
     cookie_name: str = _key("MAB", _cookie_name)
     cookie_path: str = _key("/", _text)

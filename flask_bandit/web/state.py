@@ -58,8 +58,9 @@ class AppState:
     @property
     def bandits(self) -> BanditRegistry:
         """The bandits; from the first time they are read they are fixed."""
-        with self._lock:
-            self.registry.freeze(self.config.bandits)
+        if not self.registry.is_frozen:
+            with self._lock:
+                self.registry.freeze(self.config.bandits)
         return self.registry
 
     @property
@@ -123,8 +124,10 @@ class AppState:
             logger.warning(
                 "The bandits' counts are kept in this process's memory: other workers do not see "
                 "them and a restart loses them. Set MAB_STORAGE_URI, for example to "
-                "'json:///bandits.json'."
+                "'sqlite:///bandits.db'."
             )
+        if config.sql_auto_migrate is not None:
+            storage.auto_migrate = config.sql_auto_migrate
         return storage
 
 

@@ -42,7 +42,7 @@ class Shop:
         return (self.folder / "server.log").read_text()
 
     def counts(self) -> Counts:
-        return read_counts("127.0.0.1", self.port)
+        return read_counts([("127.0.0.1", self.port)])
 
     def workers(self) -> list[int]:
         """Return the process ids of gunicorn's workers."""
@@ -92,10 +92,11 @@ def answers(port: int) -> bool:
         connection.close()
 
 
-def start(folder: Path, *command: str) -> Shop:
+def start(folder: Path, *command: str, **variables: str) -> Shop:
     """Start a server and wait until it answers.
 
     :param command: arguments for Python, in which PORT stands for the port
+    :param variables: of its environment
     """
     port = free_port()
     arguments = [part.replace("PORT", str(port)) for part in command]
@@ -104,7 +105,7 @@ def start(folder: Path, *command: str) -> Shop:
             [sys.executable, *arguments],
             cwd=folder,
             # gunicorn leaves a file at home.
-            env={**environment(), "HOME": str(folder)},
+            env={**environment(), "HOME": str(folder), **variables},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -137,8 +138,8 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     """Start shops that are stopped when the module's tests are done."""
     shops: list[Shop] = []
 
-    def serve(*command: str) -> Shop:
-        shops.append(start(tmp_path_factory.mktemp("shop"), *command))
+    def serve(*command: str, **variables: str) -> Shop:
+        shops.append(start(tmp_path_factory.mktemp("shop"), *command, **variables))
         return shops[-1]
 
     yield serve

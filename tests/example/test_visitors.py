@@ -51,7 +51,7 @@ def test_four_workers_count_to_the_unit(serve: Serve, server: str) -> None:
     assert "WRONG" not in output
     assert len(shop.workers()) == 4
     assert pulls(shop.counts()) == {"color_btn": 400, "txt_btn": 400}
-    assert (shop.folder / "bandit_storage.json").exists()
+    assert (shop.folder / "bandits.db").exists()
 
 
 def test_counts_go_on_from_what_is_stored(serve: Serve) -> None:
