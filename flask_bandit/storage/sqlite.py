@@ -69,7 +69,7 @@ class SQLiteBanditStorage(BanditStorage):
         self.path = os.path.abspath(name)
         self.synchronous = synchronous
         self.auto_migrate = auto_migrate
-        self._file = SQLiteFile(self.path, self._prepare, create=auto_migrate)
+        self._file = SQLiteFile(self.path, self._prepare, lambda: self.auto_migrate)
 
     @classmethod
     def from_uri(cls, uri: str, **options: Any) -> SQLiteBanditStorage:
@@ -195,7 +195,7 @@ class SQLiteBanditStorage(BanditStorage):
 
         :raises StorageError: it failed; what was there is as it was
         """
-        file = SQLiteFile(self.path, self._configure, create=True)
+        file = SQLiteFile(self.path, self._configure, lambda: True)
         try:
             found = file.read(lambda c: migrate(c, self.path), None)
         finally:

@@ -34,15 +34,18 @@ class SQLiteFile:
 
     :param path: absolute
     :param prepare: called with each new connection before it is used
-    :param create: whether a file that is missing is made
+    :param may_create: tells whether a file that is missing is made
     """
 
     def __init__(
-        self, path: str, prepare: Callable[[sqlite3.Connection], object], create: bool
+        self,
+        path: str,
+        prepare: Callable[[sqlite3.Connection], object],
+        may_create: Callable[[], bool],
     ) -> None:
         self.path = path
         self._prepare = prepare
-        self._create = create
+        self._may_create = may_create
         self._lock = ThreadLock(path)
         self._connection: sqlite3.Connection | None = None
         self._pid = os.getpid()
@@ -132,14 +135,14 @@ class SQLiteFile:
         if known is not None:
             # Connecting would make a new and empty file where the old one is missing.
             self._require_same_file()
-        found = _identity(self.path)
-        if found is None and not self._create:
+        found, create = _identity(self.path), self._may_create()
+        if found is None and not create:
             raise StorageError(
                 f"{self.path} does not exist, and auto_migrate is off: run 'flask bandit db"
                 " upgrade', or configure the path of a file that exists."
             )
         _forks.require_not_inherited(found, self.path)
-        uri = f"file:{quote(os.fsencode(self.path))}?mode={'rwc' if self._create else 'rw'}"
+        uri = f"file:{quote(os.fsencode(self.path))}?mode={'rwc' if create else 'rw'}"
         # Before anything is done with it: a fork has to know of it.
         self._connection = connection = sqlite3.connect(
             uri, timeout=0, isolation_level=None, check_same_thread=False, uri=True
