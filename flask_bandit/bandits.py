@@ -13,6 +13,8 @@ from itertools import accumulate
 from numbers import Real
 from typing import Any, Protocol
 
+import numpy as np
+
 from .algorithms import (
     AnnealingEpsilonGreedyPolicy,
     AnnealingSoftmaxPolicy,
@@ -48,6 +50,10 @@ __all__ = [
 ]
 
 DEFAULT_FLOOR = 0.005
+FEW_ARMS = 12
+"""Up to so many, plain floats are faster than arrays."""
+
+_NO_SUMS: Mapping[str, float] = {}
 MAX_ARM_ID = 200
 MAX_REWARD = 1e150
 """Its square is still a number, and so is the sum of many."""
@@ -199,7 +205,9 @@ class Bandit:
         """
         raw = self.policy.propensities(stats, context)
         # Written so that a NaN fails.
-        if raw.shape != (len(stats.arms),) or not (raw.min() >= 0.0 and abs(raw.sum() - 1) < 1e-6):
+        if raw.shape != (len(stats.arms),) or not (
+            np.minimum.reduce(raw) >= 0.0 and abs(np.add.reduce(raw) - 1.0) < 1e-6
+        ):
             raise ConfigurationError(
                 f"{self.policy_version} returned {raw!r}, which are not {len(stats.arms)} "
                 "probabilities that sum to 1; test the policy with PolicySuite"
@@ -208,8 +216,15 @@ class Bandit:
 
     def draw_table(self, counts: ArmCounts) -> DrawTable:
         """Return the probabilities that follow from stored sums, ready to draw from."""
-        probabilities = self.propensities(self.stats_from(counts))
-        return DrawTable.of(self.arm_ids, probabilities.tolist())
+        arms = self.arm_ids
+        of_few = (
+            getattr(self.policy, "propensities_of_few", None) if len(arms) <= FEW_ARMS else None
+        )
+        if of_few is None or type(self).propensities is not Bandit.propensities:
+            return DrawTable.of(arms, self.propensities(self.stats_from(counts)).tolist())
+        keep, rest = 1.0 - self.floor, self.floor / len(arms)
+        values = of_few([counts.get(arm, _NO_SUMS) for arm in arms])
+        return DrawTable.of(arms, [keep * value + rest for value in values])
 
     def suggest_arm(self, rng: RandomSource | None = None) -> dict[str, Any]:
         """Draw an arm from what this object knows; counts nothing, see :meth:`pull_arm`.

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 
 class Attempt:
@@ -20,15 +18,17 @@ class Attempt:
     def __init__(self, seconds: float) -> None:
         self.remaining = seconds
         self.allowed: bool | None = None
+        self.has_read = False
+        """True once the counts were read: all of a request's decisions follow from one reading."""
+        self._started = 0.0
 
-    @contextmanager
-    def spending(self) -> Iterator[float]:
+    def __enter__(self) -> float:
         """Measure a block against the deadline and give it the seconds that are left."""
-        started = time.monotonic()
-        try:
-            yield max(self.remaining, 0.0)
-        finally:
-            self.remaining -= time.monotonic() - started
+        self._started = time.monotonic()
+        return max(self.remaining, 0.0)
+
+    def __exit__(self, *_: object) -> None:
+        self.remaining -= time.monotonic() - self._started
 
 
 class CircuitBreaker:

@@ -78,9 +78,10 @@ class Snapshot:
     def add(self, key: BanditKey, delta: StatsDelta) -> None:
         """Add an increment of this process."""
         # A copy, and then one assignment: other threads read while this one adds.
-        counts = {arm: dict(row) for arm, row in self._counts.get(key, {}).items()}
-        add_counts(counts, delta)
-        self._counts[key] = counts
+        old = self._counts.get(key, {})
+        changed = {arm: dict(old.get(arm, {})) for arm in delta.counts}
+        add_counts(changed, delta)
+        self._counts[key] = {**old, **changed}
         self._tables.pop(key, None)
 
 
@@ -167,14 +168,14 @@ class Engine:
         known = self._known_decisions(decisions, rewards, attempt)
         if known is None:
             return None
-        commit = Commit(
-            tuple(DecisionWrite(d, self._policy(d.bandit).on_decision(d)) for d in decisions),
-            tuple(RewardWrite(r, self._reward_delta(r, known.get(r.decision_id))) for r in rewards),
-        )
+        made = [DecisionWrite(d, self._policy(d.bandit).on_decision(d)) for d in decisions]
+        earned = [RewardWrite(r, self._reward_delta(r, known.get(r.decision_id))) for r in rewards]
+        commit = Commit(tuple(made), tuple(earned))
         result = self._guarded(partial(self.storage.commit, commit), attempt, writing=True)
         if result is not None:
             self._add_own(result)
-            self._learn(result.unlearned, attempt)
+            if result.unlearned:
+                self._learn(result.unlearned, attempt)
         return result
 
     def stats(self) -> dict[str, dict[str, ArmStats]]:
@@ -200,12 +201,13 @@ class Engine:
         if (
             snapshot is not None
             and not self._breaker.is_open
-            and now - snapshot.read_at < self._stats_ttl
+            and (attempt.has_read or now - snapshot.read_at < self._stats_ttl)
         ):
             return snapshot
         counts = self._guarded(self.storage.read_counts, attempt)
         if counts is None:
             return None
+        attempt.has_read = True
         with self._lock:
             self._snapshot = Snapshot(counts, now)
             return self._snapshot
@@ -217,7 +219,7 @@ class Engine:
         if not self._breaker.allows(attempt):
             return None
         try:
-            with attempt.spending() as timeout:
+            with attempt as timeout:
                 if timeout <= 0.0:
                     raise StorageTimeoutError(f"nothing left of the deadline of {self.timeout} s")
                 result = call(timeout)
@@ -235,6 +237,8 @@ class Engine:
         self, decisions: tuple[Decision, ...], rewards: tuple[Reward, ...], attempt: Attempt
     ) -> dict[str, Decision] | None:
         """Return the decisions that rewards are learned with, read in one go where needed."""
+        if not rewards:
+            return {}
         known = {decision.id: decision for decision in decisions}
         missing = {
             reward.decision_id
@@ -275,14 +279,14 @@ class Engine:
             RewardWrite(replace(reward, arm=stored.arm), self._reward_delta(reward, stored))
             for reward, stored in unlearned
         )
-        if not writes:
-            return
         commit = Commit(rewards=writes)
         result = self._guarded(partial(self.storage.commit, commit), attempt, writing=True)
         if result is not None:
             self._add_own(result)
 
     def _add_own(self, result: CommitResult) -> None:
+        if self._stats_ttl <= 0.0:  # the next decision reads the counts anew
+            return
         with self._lock:
             if self._snapshot is not None:
                 for key, delta in result.applied:

@@ -16,14 +16,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_a_deadline_covers_all_that_one_request_spends(clock: list[float]) -> None:
     attempt = Attempt(1.0)
-    with attempt.spending() as left:
+    with attempt as left:
         assert left == 1.0
         clock[0] += 0.25
     clock[0] += 100.0  # the view's own time is not the storage's
-    with attempt.spending() as left:
+    with attempt as left:
         assert left == 0.75
         clock[0] += 2.0
-    with attempt.spending() as left:
+    with attempt as left:
         assert left == 0.0
 
 

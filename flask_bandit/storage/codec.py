@@ -6,9 +6,9 @@ Imports only the model, the errors and the standard library.
 
 from __future__ import annotations
 
-import math
 import unicodedata
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 from ..errors import StorageError
@@ -30,28 +30,26 @@ def clean_commit(commit: Commit) -> Commit:
 
     :raises StorageError: a value cannot be stored; nothing of the commit should be
     """
-    return Commit(
-        tuple(
-            DecisionWrite(_clean_decision(write.decision), _clean_delta(write.delta))
-            for write in commit.decisions
-        ),
-        tuple(
-            RewardWrite(
-                _clean_reward(write.reward),
-                None if write.delta is None else _clean_delta(write.delta),
-            )
-            for write in commit.rewards
-        ),
-        tuple(
-            Adjustment(
-                _id(item.id, "adjustment id"),
-                _id(item.bandit, "bandit name"),
-                _integer(item.version, "version"),
-                _clean_delta(item.delta),
-            )
-            for item in commit.adjustments
-        ),
-    )
+    decisions = [
+        DecisionWrite(_clean_decision(write.decision), _clean_delta(write.delta))
+        for write in commit.decisions
+    ]
+    rewards = [
+        RewardWrite(
+            _clean_reward(write.reward), None if write.delta is None else _clean_delta(write.delta)
+        )
+        for write in commit.rewards
+    ]
+    adjustments = [
+        Adjustment(
+            _id(item.id, "adjustment id"),
+            _id(item.bandit, "bandit name"),
+            _integer(item.version, "version"),
+            _clean_delta(item.delta),
+        )
+        for item in commit.adjustments
+    ]
+    return Commit(tuple(decisions), tuple(rewards), tuple(adjustments))
 
 
 def _clean_decision(decision: Decision) -> Decision:
@@ -88,10 +86,10 @@ def _clean_delta(delta: StatsDelta) -> StatsDelta:
     counts = {}
     for arm, row in delta.counts.items():
         clean = _clean_row(row, "increment of")
-        for name in INTEGER_SUMS.intersection(clean):
-            if type(clean[name]) is not int:
+        for name, value in clean.items():
+            if name in INTEGER_SUMS and type(value) is not int:
                 raise StorageError(
-                    f"The increment of {name!r} for arm {arm!r} is {clean[name]!r}; it counts"
+                    f"The increment of {name!r} for arm {arm!r} is {value!r}; it counts"
                     " things and must be an int."
                 )
         counts[_id(arm, "arm id")] = clean
@@ -101,10 +99,12 @@ def _clean_delta(delta: StatsDelta) -> StatsDelta:
 def _clean_row(row: Mapping[str, float], what: str) -> dict[str, float]:
     clean: dict[str, float] = {}
     for name, value in row.items():
-        # The common case of each request, without building the words for an error.
-        if type(value) is not float or not math.isfinite(value):
+        # The common cases of each request, without building the words for an error.
+        if not (value == 1 if type(value) is int else type(value) is float and isfinite(value)):
             value = _number(value, f"{what} {name!r}")
-        clean[_id(name, "name")] = value
+        if not (type(name) is str and name.isprintable()):
+            name = _id(name, "name")
+        clean[name] = value
     return clean
 
 
@@ -143,7 +143,7 @@ def _number(value: object, what: str) -> float:
             return int(value)
         raise StorageError(f"The {what} is an int of more than 63 bits; use a float.")
     if isinstance(value, float):
-        if math.isfinite(value):
+        if isfinite(value):
             return float(value)
         raise StorageError(f"The {what} is {value!r}; it must be a finite number.")
     raise StorageError(

@@ -7,6 +7,7 @@ was not signed with one of the app's keys reads as no cookie.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import secrets
 from collections.abc import Sequence
@@ -14,12 +15,17 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from itsdangerous import BadData, Signer, URLSafeSerializer
+from itsdangerous.encoding import base64_encode
 
 from ..errors import ConfigurationError
 
 FORMAT = "1"
 SALT = "flask-bandit.cookie.v1"
 MAX_INBOUND = 4096
+_SHORT = 100
+"""Bytes up to which a cookie is not compressed: it would save little or nothing."""
+
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _VISITOR = re.compile(r"[A-Za-z0-9_-]{22}\Z")
 
 
@@ -90,13 +96,12 @@ class AssignmentCodec:
     """
 
     def __init__(self, keys: Sequence[str | bytes]) -> None:
-        self._serializers = [_serializer(key) for key in keys]
+        self._serializers = [_Serializer(key) for key in keys]
 
     def dumps(self, content: CookieContent) -> str:
         """Return the signed text."""
         rows = {name: held.dump() for name, held in content.assignments.items()}
-        signed = self._serializers[0].dumps([content.visitor, content.issued_at, rows])
-        return FORMAT + (signed if isinstance(signed, str) else signed.decode())
+        return FORMAT + self._serializers[0].dumps([content.visitor, content.issued_at, rows])
 
     def loads(self, text: str) -> CookieContent:
         """Read a cookie; anything that this app did not sign is an empty content."""
@@ -130,13 +135,29 @@ def codec_for(secret_key: Any, fallbacks: Any) -> AssignmentCodec:
     return AssignmentCodec([secret_key, *(fallbacks or ())])
 
 
-def _serializer(key: str | bytes) -> URLSafeSerializer:
-    # Derived once here, where a serializer would derive it anew for each cookie.
-    derived = Signer(
-        key, salt=SALT, key_derivation="hmac", digest_method=hashlib.sha256
-    ).derive_key()
-    return URLSafeSerializer(
-        derived,
-        salt=SALT,
-        signer_kwargs={"key_derivation": "none", "digest_method": hashlib.sha256},
-    )
+class _Serializer(URLSafeSerializer):
+    """Writes what an ``URLSafeSerializer`` reads, and prepares once what that does each time."""
+
+    def __init__(self, key: str | bytes) -> None:
+        derived = Signer(
+            key, salt=SALT, key_derivation="hmac", digest_method=hashlib.sha256
+        ).derive_key()
+        super().__init__(
+            derived,
+            salt=SALT,
+            signer_kwargs={"key_derivation": "none", "digest_method": hashlib.sha256},
+        )
+        self._signer = super().make_signer()
+
+    def make_signer(self, salt: str | bytes | None = None) -> Signer:
+        return self._signer
+
+    def dumps(self, obj: Any, salt: str | bytes | None = None) -> str:
+        return self._signer.sign(self.dump_payload(obj)).decode()
+
+    def loads(self, s: str | bytes, salt: str | bytes | None = None, **kwargs: Any) -> Any:
+        return self.load_payload(self._signer.unsign(s))
+
+    def dump_payload(self, obj: Any) -> bytes:
+        text = _json(obj).encode()
+        return base64_encode(text) if len(text) <= _SHORT else super().dump_payload(obj)

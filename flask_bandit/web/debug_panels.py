@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Flask, Request, Response, current_app
+from flask.globals import request_ctx
 from flask_debugtoolbar.panels import DebugPanel
 from jinja2 import Environment, PackageLoader
 
@@ -58,7 +59,7 @@ class BanditDebugPanel(DebugPanel):  # type: ignore[misc]
         """Commit what the request chose, so that the panel shows it as it is stored."""
         state = app_state()
         self._raw = request.cookies.get(state.config.cookie_name, "")
-        self._current = current_request_state(state)
+        self._current = current_request_state(state, request_ctx.request)
         if self._current is not None:
             self._current.commit(response)
 

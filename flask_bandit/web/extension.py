@@ -6,16 +6,18 @@ import time
 import types
 import weakref
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import quote
 
 from flask import Flask, Response, has_app_context, request
+from flask.globals import request_ctx
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import dump_cookie
 
 from ..bandits import Bandit
 from ..engine import logger
-from ..errors import ConfigurationError
+from ..errors import BanditError, ConfigurationError
 from ..model import ArmStats
 from . import decorators, visit
 from .assignments import CookieContent
@@ -49,10 +51,10 @@ class BanditMiddleware:
         """Attach bandits to an app; nothing is read from its configuration before first use.
 
         Reads ``MAB_STORAGE_URI``, ``MAB_STORAGE_ENGINE``, ``MAB_STORAGE_OPTS``,
-        ``MAB_STORAGE_TIMEOUT``, ``MAB_STATS_TTL``, ``MAB_COOKIE_NAME``, ``MAB_COOKIE_PATH``,
-        ``MAB_COOKIE_DOMAIN``, ``MAB_COOKIE_TTL``, ``MAB_COOKIE_SECURE``, ``MAB_COOKIE_SAMESITE``,
-        ``MAB_DEBUG_HEADERS`` and ``MAB_BANDITS``, and Flask's ``SECRET_KEY`` and
-        ``SECRET_KEY_FALLBACKS``.
+        ``MAB_STORAGE_TIMEOUT``, ``MAB_SQL_AUTO_MIGRATE``, ``MAB_STATS_TTL``, ``MAB_COOKIE_NAME``,
+        ``MAB_COOKIE_PATH``, ``MAB_COOKIE_DOMAIN``, ``MAB_COOKIE_TTL``, ``MAB_COOKIE_SECURE``,
+        ``MAB_COOKIE_SAMESITE``, ``MAB_DEBUG_HEADERS`` and ``MAB_BANDITS``, and Flask's
+        ``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``.
 
         :raises ConfigurationError: the app has bandits already
         """
@@ -88,6 +90,31 @@ class BanditMiddleware:
         state = self._state()
         state.bandits.require(name)
         return state.engine.stats()[name]
+
+    def healthcheck(self) -> dict[str, Any]:
+        """Tell whether decisions and rewards are recorded, for a view such as ``/healthz``.
+
+        Reads the counts once, within ``MAB_STORAGE_TIMEOUT``, and never raises for a storage that
+        fails. Outside an app context, the extension's only app is meant.
+
+        :return: ``ok``; ``storage``, the name of its class or ``None``; ``seconds`` that it took;
+            ``error``, ``None`` or what is wrong, meant for operators
+        """
+        state, started = self._state(), time.monotonic()
+        storage = error = None
+        try:
+            storage = type(state.storage).__name__
+            state.engine.stats()
+            if state.engine.is_storage_down:
+                error = "it can be read, and nothing could be written since the last failure"
+        except BanditError as failure:
+            error = str(failure)
+        return {
+            "ok": error is None,
+            "storage": storage,
+            "seconds": time.monotonic() - started,
+            "error": error,
+        }
 
     def _state(self) -> AppState:
         if has_app_context():
@@ -143,7 +170,6 @@ def _wiring_check(app: Flask, state: AppState) -> Callable[[], None]:
 
 def _finishing(process_response: Callable[..., Response], state: AppState) -> Callable[..., Any]:
     """Wrap what runs all hooks: then commit what the request chose and earned, set the headers."""
-    key = state.environ_key
 
     def finish(*args: Any) -> Response:
         try:
@@ -153,12 +179,13 @@ def _finishing(process_response: Callable[..., Response], state: AppState) -> Ca
             if hasattr(request, IN_ERROR_HANDLER):
                 _save_decisions(state)
             raise
-        if key in request.environ:
-            current = current_request_state(state)
-            if current is not None:
-                current.commit(response)
-                _set_headers(current, response)
-        setattr(request, FINISHED, True)
+        # The request itself, since each look through the proxy costs as much as this line.
+        answered = request_ctx.request
+        current = current_request_state(state, answered)
+        if current is not None:
+            current.commit(response)
+            _set_headers(current, response)
+        setattr(answered, FINISHED, True)
         return response
 
     return finish
@@ -190,7 +217,7 @@ def _saving_decisions(handle: Callable[..., Any], state: AppState) -> Callable[.
 
 
 def _save_decisions(state: AppState) -> None:
-    current = current_request_state(state)
+    current = current_request_state(state, request_ctx.request)
     if current is not None:
         current.commit_after_exception()
 
@@ -209,6 +236,10 @@ def _set_headers(current: RequestState, response: Response) -> None:
 
 def _keep_out_of_shared_caches(response: Response) -> None:
     headers = response.headers
+    present = {name.lower() for name, _ in headers}
+    if "vary" not in present and "cache-control" not in present:
+        headers.extend((("Vary", "Cookie"), ("Cache-Control", "private")))
+        return
     for name in ("Vary", "Cache-Control"):
         lines = headers.getlist(name)
         if len(lines) > 1:  # werkzeug reads the first line only, and would drop the others
@@ -254,22 +285,35 @@ def _set_cookie(current: RequestState, response: Response) -> None:
     current.is_changed = False
 
 
+@lru_cache
+def _cookie_attributes(
+    ttl: int, path: str, domain: str | None, samesite: str | None, secure: bool
+) -> str:
+    """Return what follows a cookie's value; the same for all visitors."""
+    # Without Expires, which would change each second, and which nothing reads beside Max-Age.
+    header = dump_cookie(
+        "_",
+        max_age=ttl,
+        path=path,
+        domain=domain,
+        secure=secure,
+        httponly=True,
+        sync_expires=False,
+        samesite=samesite,
+    )
+    return header.removeprefix("_=")
+
+
 def _fitting_cookie(current: RequestState, cookie: CookieContent) -> tuple[str, list[str]]:
     config = current.state.config
     secure = current.request.is_secure if config.cookie_secure is None else config.cookie_secure
     dropped: list[str] = []
+    attributes = _cookie_attributes(
+        config.cookie_ttl, config.cookie_path, config.cookie_domain, config.cookie_samesite, secure
+    )
     while True:
-        header = dump_cookie(
-            config.cookie_name,
-            current.state.codec.dumps(cookie),
-            max_age=config.cookie_ttl,
-            path=config.cookie_path,
-            domain=config.cookie_domain,
-            secure=secure,
-            httponly=True,
-            samesite=config.cookie_samesite,
-            max_size=0,
-        )
+        # The signed text is URL-safe base64, which needs no quoting.
+        header = f"{config.cookie_name}={current.state.codec.dumps(cookie)}{attributes}"
         if len(header.encode()) <= MAX_COOKIE or not cookie.assignments:
             return header, dropped
         oldest = next(iter(cookie.assignments))

@@ -18,7 +18,8 @@ class BanditRegistry(Mapping[str, Bandit]):
         self._frozen = False
 
     def __getitem__(self, name: str) -> Bandit:
-        self.require(name)
+        if name not in self._bandits:
+            self.require(name)
         return self._bandits[name]
 
     def require(self, name: str) -> None:
@@ -64,6 +65,11 @@ class BanditRegistry(Mapping[str, Bandit]):
                 "workers agree; add it while the app is made"
             )
         self._bandits[name] = bandit
+
+    @property
+    def is_frozen(self) -> bool:
+        """True once nothing can be added."""
+        return self._frozen
 
     def freeze(self, declared: Mapping[str, Any]) -> None:
         """Add the bandits that configuration declares, check all, and let nothing change them.

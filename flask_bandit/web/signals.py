@@ -25,6 +25,8 @@ storage_recovered = _signals.signal("storage-recovered", doc="The storage works 
 
 def send(signal: NamedSignal, app: Flask, **arguments: Any) -> None:
     """Send a signal; a receiver that raises is logged, since the visitor's page is not its own."""
+    if not signal.receivers:
+        return
     try:
         signal.send(app, **arguments)
     except Exception:

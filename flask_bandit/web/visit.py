@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from flask import Request, Response, has_request_context, request
+from flask import Request, Response, has_request_context
 from flask.globals import request_ctx
 
 from ..bandits import Bandit
@@ -308,19 +308,18 @@ def request_state() -> RequestState:
             "bandit.suggest_arm(), or app.test_request_context() in a test"
         )
     # The request's own app: an app context of another one may have been pushed above it.
-    state = app_state(request_ctx.app)
-    found = current_request_state(state)
+    state, request = app_state(request_ctx.app), request_ctx.request
+    found = current_request_state(state, request)
     if found is None:
-        found = RequestState(state, request_ctx.request)
-        request.environ[state.environ_key] = found
+        found = request.environ[state.environ_key] = RequestState(state, request)
     return found
 
 
-def current_request_state(state: AppState) -> RequestState | None:
-    """Return the state of this request if it has touched a bandit, else ``None``."""
+def current_request_state(state: AppState, request: Request) -> RequestState | None:
+    """Return the state of a request if it has touched a bandit, else ``None``."""
     found: RequestState | None = request.environ.get(state.environ_key)
     # An environ may be dispatched again: what an earlier request left in it is not ours.
-    return found if found is not None and found.request is request_ctx.request else None
+    return found if found is not None and found.request is request else None
 
 
 def suggest_arm_for(name: str) -> tuple[str, Any]:

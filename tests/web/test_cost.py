@@ -64,3 +64,12 @@ def test_with_no_time_to_live_counts_are_read_once_for_each_new_visitor(storage:
         client.get("/btn")
         client.get("/btn")
     assert storage.calls == ["read", "commit"] * 3
+
+
+def test_with_no_time_to_live_ten_bandits_on_a_page_are_read_once(
+    app: Flask, storage: Faulty
+) -> None:
+    app.config["MAB_STATS_TTL"] = 0
+    for _ in range(2):
+        app.test_client().get("/all")
+    assert storage.calls == ["read", "commit"] * 2
