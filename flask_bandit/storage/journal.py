@@ -7,7 +7,6 @@ bandits; imports only the errors and the standard library.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import zlib
@@ -17,11 +16,18 @@ from typing import Any
 
 from ..errors import StorageCorruptError, StorageError
 from .files import close_quietly, storage_error, sync_directory
+from .framing import (
+    FORMAT,
+    GENERATION_DIGITS,
+    frame,
+    header_of,
+    is_complete_json,
+    is_torn_header,
+    make_header,
+    unframe,
+)
 
-FORMAT = 1
 BLOCK = 1 << 20
-_HEX = b"0123456789abcdef"
-_GENERATION_DIGITS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,49 +46,8 @@ class Mark:
     lines: int
 
 
-def frame(payload: bytes, chain: int) -> bytes:
-    """Make the line that holds ``payload`` in a file whose bytes so far have the CRC ``chain``."""
-    body = b'"%08x",%b]' % (chain, payload)
-    return b'["%08x",%b\n' % (zlib.crc32(body), body)
-
-
-def unframe(line: bytes, chain: int | None = None) -> Any:
-    """Return what a line holds.
-
-    :param chain: CRC of the file before the line; ``None`` checks the line alone
-    :raises ValueError: it is not a line as :func:`frame` makes them, or not at this place
-    """
-    body = line[12:-1]
-    if line[:12] != b'["%08x",' % zlib.crc32(body) or line[-1:] != b"\n":
-        raise ValueError("its checksum does not match")
-    if chain is not None and body[:11] != b'"%08x",' % chain:
-        raise ValueError("it does not continue the line before it")
-    return json.loads(body[11:-1])
-
-
-def _header(generation: str) -> bytes:
-    payload = b'{"journal":"flask-bandit","format":%d,"generation":"%b"}'
-    return frame(payload % (FORMAT, generation.encode()), 0)
-
-
-def _is_torn_header(content: bytes) -> bool:
-    """Tell whether writing the first line was interrupted before its end."""
-    # The checksum and the generation may be any digits: they are compared by their kind.
-    sample = _header("0" * _GENERATION_DIGITS)[:-1]
-    generation = range(len(sample) - 3 - _GENERATION_DIGITS, len(sample) - 3)
-    return len(content) < len(sample) and all(
-        got in _HEX if 2 <= at < 10 or at in generation else got == sample[at]
-        for at, got in enumerate(content)
-    )
-
-
-def _is_complete_json(content: bytes) -> bool:
-    """Tell whether a whole JSON value stands at the start; a torn line never is one."""
-    try:
-        json.JSONDecoder().raw_decode(content.decode("latin-1"))
-    except ValueError:
-        return False
-    return True
+class PrunedError(Exception):
+    """The journal was replaced by itself without the details of old decisions: read it anew."""
 
 
 class Journal:
@@ -97,6 +62,7 @@ class Journal:
         self.offset = 0
         self._fsync = fsync
         self._generation = ""
+        self._prunes = 0
         self._chain = 0
         self._lines = 0
         self._fd: int | None = None
@@ -129,14 +95,28 @@ class Journal:
             return False
         except OSError as error:
             raise storage_error(error, self.path, "open") from error
+        return self._begin()
+
+    def reader(self) -> Journal:
+        """Return another view of the same file, at its second line, to be closed by the caller.
+
+        It stays readable as it is when the file is replaced.
+        """
+        assert self._fd is not None
+        other = Journal(self.path)
+        try:
+            other._fd = os.dup(self._fd)
+        except OSError as error:
+            raise storage_error(error, self.path, "open again") from error
+        other._begin()
+        return other
+
+    def _begin(self) -> bool:
         line, newline, _ = self._pread(4096, 0).partition(b"\n")
-        if not newline:
-            if _is_torn_header(line):
-                self.close()
-                return False
-            if _header_of(line + b"\n") is None:
-                raise self.corrupt("it does not begin as a journal of Flask-Bandit does")
-        header = _header_of(line + b"\n")
+        if not newline and is_torn_header(line):
+            self.close()
+            return False
+        header = header_of(line + b"\n")
         if header is None:
             raise self.corrupt("it does not begin as a journal of Flask-Bandit does")
         if header["format"] != FORMAT:
@@ -149,25 +129,30 @@ class Journal:
             self.close()
             return False
         self._generation = header["generation"]
+        self._prunes = header.get("prunes", 0)
         self.offset = self._chain = self._lines = 0
         self._advance(line + b"\n")
         return True
 
-    def create(self) -> None:
+    def create(self, after: Journal | None = None) -> None:
         """Write the first line of a new file, under the lock.
 
+        :param after: the journal that this one will replace
         :raises StorageError: it cannot be written
         """
-        generation = secrets.token_hex(_GENERATION_DIGITS // 2)
+        if after is None:
+            header = make_header(secrets.token_hex(GENERATION_DIGITS // 2))
+        else:
+            header = make_header(after._generation, after._prunes + 1)
         try:
             fd = self._writer(os.O_CREAT)
             content = os.pread(fd, 4096, 0)
-            if _header_of(content + b"\n") is not None:
+            if header_of(content + b"\n") is not None:
                 # All of it was written except the newline.
                 self._append(fd, b"\n", len(content))
                 return
             os.ftruncate(fd, 0)
-            self._append(fd, _header(generation), 0)
+            self._append(fd, header, 0)
             if self._fsync:
                 sync_directory(self.path)
         except OSError as error:
@@ -176,6 +161,7 @@ class Journal:
     def size(self) -> int:
         """Return the size of the file, after checking that it is still the one that was opened.
 
+        :raises PrunedError: it was pruned
         :raises StorageCorruptError: it was removed, cut, or replaced by something else
         """
         try:
@@ -235,7 +221,7 @@ class Journal:
         except ValueError:
             # A torn line is the beginning of one. A whole line with anything but a newline
             # behind it was acknowledged, and damaged later: cutting it would lose a commit.
-            if b"\n" in tail or _is_complete_json(tail):
+            if b"\n" in tail or is_complete_json(tail):
                 raise self.corrupt("it does not end where it should") from None
             if cut:
                 self._cut()
@@ -290,6 +276,30 @@ class Journal:
     def move_to(self, mark: Mark) -> None:
         """Go on from a mark that :meth:`starts_with` has confirmed."""
         self.offset, self._chain, self._lines = mark.offset, mark.chain, mark.lines
+
+    def replace(self, other: Journal) -> None:
+        """Put this file in the place of the other one, under the lock, whatever happens then.
+
+        :raises StorageError: not done, or the disk may forget it
+        """
+        path = os.path.realpath(other.path)
+        try:
+            os.replace(self.path, path)
+            self.path, self._fsync = other.path, other._fsync
+            # Or a power failure brings the old file back, without the commits that follow.
+            sync_directory(path)
+        except OSError as error:
+            raise storage_error(error, path, "replace") from error
+
+    def sync(self) -> None:
+        """Wait until the disk has what was appended.
+
+        :raises StorageError: it could not be waited for
+        """
+        try:
+            os.fsync(self._writer())
+        except OSError as error:
+            raise storage_error(error, self.path, "sync to the disk") from error
 
     def corrupt(self, why: str) -> StorageCorruptError:
         """Make the error for the line after the mark."""
@@ -368,20 +378,22 @@ class Journal:
             self._open_fd()
         except OSError as error:
             raise storage_error(error, self.path, "open again") from error
-        if not self._has_chain(self.offset, self._chain):
-            self._inode = (0, 0)
-            raise StorageCorruptError(
-                f"{self.path} was replaced by another file while it was in use. Put the first one"
-                " back, or restart the processes to go on with this one."
-            )
+        if self._has_chain(self.offset, self._chain):
+            return
+        # Found out again at the next call, if the caller cannot go on with that file.
+        self._inode = (0, 0)
+        header = header_of(self._pread(4096, 0).partition(b"\n")[0] + b"\n")
+        if (
+            header is not None
+            and header["generation"] == self._generation
+            and header.get("prunes", 0) > self._prunes
+        ):
+            raise PrunedError
+        raise self.replaced()
 
-
-def _header_of(line: bytes) -> dict[str, Any] | None:
-    """Return the content of a whole first line, or ``None`` if it is not one."""
-    try:
-        content = unframe(line, 0)
-    except ValueError:
-        return None
-    if isinstance(content, dict) and content.get("journal") == "flask-bandit":
-        return content
-    return None
+    def replaced(self) -> StorageCorruptError:
+        """Make the error for another file under the same name."""
+        return StorageCorruptError(
+            f"{self.path} was replaced by another file while it was in use. Put the first one"
+            " back, or restart the processes to go on with this one."
+        )

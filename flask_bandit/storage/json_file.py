@@ -17,9 +17,11 @@ from ..errors import ConfigurationError, StorageCorruptError, StorageError
 from ..model import Counts, Decision, LogEntry
 from .base import BanditStorage, Commit, CommitResult
 from .codec import clean_commit
+from .history import Pruning, read_commits, read_log
+from .journal import Journal
 from .ledger import Outcome
 from .locks import FileLock, ThreadLock, deadline_of
-from .replica import Replica, read_log
+from .replica import Replica
 
 logger = logging.getLogger(__name__)
 
@@ -124,10 +126,72 @@ class JSONBanditStorage(BanditStorage):
         :raises StorageCorruptError: the files are not what was written
         :raises StorageError: the files cannot be read
         """
-        mark = self._run(lambda: self._replica.journal.mark, None)
-        if not mark.offset:
-            return iter(())
-        return read_log(self._replica.journal.path, mark, bandit)
+        source = self._run(self._reader, None)
+        return iter(()) if source is None else read_log(*source, bandit)
+
+    def iter_commits(self) -> Iterator[Commit]:
+        """Yield what is stored at the call; see :meth:`BanditStorage.iter_commits`.
+
+        :raises StorageCorruptError: the files are not what was written
+        :raises StorageError: the files cannot be read
+        """
+        source = self._run(self._reader, None)
+        return iter(()) if source is None else read_commits(*source)
+
+    def prune(self, before: float) -> int:
+        """Remove the details of old decisions; see :meth:`BanditStorage.prune`.
+
+        The log is written anew beside the old one, which it then replaces. Other processes commit
+        meanwhile, except at the end, for as long as the index takes to write.
+
+        :raises StorageCorruptError: the files are not what was written
+        :raises StorageError: the files cannot be written; nothing was pruned
+        """
+        if not self._run(lambda: self._replica.journal.offset, None):
+            return 0
+        # The lock of the new file is a lock among those who prune: it becomes the journal, or
+        # goes away, before the next one may go on.
+        path = f"{os.path.realpath(self._replica.journal.path)}.tmp"
+        lock = FileLock(path)
+        lock.acquire(None)
+        try:
+            return self._prune(path, before)
+        finally:
+            lock.close()
+
+    def _prune(self, path: str, before: float) -> int:
+        source = self._run(self._reader, None)
+        if source is None:
+            return 0
+        reader, end = source
+        pruning = Pruning(reader, path, before)
+        try:
+            pruning.begin()
+            pruning.copy(end)
+            if pruning.count:
+                self._run(lambda: self._finish_pruning(pruning), None, locked=True)
+            return pruning.count
+        finally:
+            pruning.close()
+
+    def _finish_pruning(self, pruning: Pruning) -> None:
+        """Take over what came meanwhile, while nothing else can come."""
+        replica = self._replica
+        pruning.copy(replica.journal.offset)
+        if not pruning.is_complete(replica.journal):
+            raise StorageError(
+                f"{replica.journal.path} was replaced while its log was pruned; nothing was"
+                " changed. Try again."
+            )
+        replica.replace_journal(pruning.journal, pruning.places)
+        self._indexed = -1
+        self._summary_due = 0.0
+        self._checkpoint()
+
+    def _reader(self) -> tuple[Journal, int] | None:
+        """Return a reader of the journal and where it ends now; ``None`` if there is none."""
+        journal = self._replica.journal
+        return (journal.reader(), journal.offset) if journal.offset else None
 
     def close(self) -> None:
         """Bring the readable file up to date and give the files back.

@@ -6,21 +6,22 @@ that write need the file lock. Imports only the model, the errors and the standa
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator
+import os
 from typing import Any
 
 from ..errors import StorageCorruptError
-from ..model import Decision, LogEntry, Reward
+from ..model import Decision
 from .base import Commit
 from .checkpoint import make_index, make_summary, mark_of, peek_mark, restore_index, unseal
-from .codec import commit_from_record, commit_to_record, decision_from_record, reward_from_record
+from .codec import commit_from_record, commit_to_record, decision_from_record
 from .files import read_if_exists, require_directory, write_atomically
-from .journal import Journal, Mark
+from .journal import Journal, Mark, PrunedError
 from .ledger import Ledger, Outcome
 
 # Made once: json.dumps would build it for each commit. A clean commit has no cycles.
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, allow_nan=False).encode
+encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, allow_nan=False).encode
 
 
 class Replica:
@@ -49,17 +50,46 @@ class Replica:
             what an interrupted write left is removed
         :raises StorageCorruptError: the files are not what was written
         """
-        if self._loaded:
-            self._catch_up(locked)
-            return
+        try:
+            if self._loaded:
+                self._catch_up(locked)
+            else:
+                self._begin(locked)
+        except PrunedError:
+            self._begin_anew(locked)
+
+    def _begin(self, locked: bool) -> None:
         expected = self._load(create=locked)
         if expected is None:
             return
-        least = max((mark.offset for mark in expected), default=0)
+        # In lines, since pruning changes their lengths but not their number.
+        least = max((mark.lines for mark in expected), default=0)
         self._catch_up(locked, least)
-        if self.journal.offset < least:
+        if self.journal.mark.lines < least:
             raise self._cut_journal(least)
         self._loaded = True
+
+    def _begin_anew(self, locked: bool) -> None:
+        """Read the pruned journal, and go on with it if all that was read before is in it."""
+        fresh = Replica(self.path, self._fsync)
+        try:
+            fresh.follow(locked)
+            old, new = self.ledger, fresh.ledger
+            if not (
+                old.decisions.keys() <= new.decisions.keys()
+                and old.rewards <= new.rewards
+                and old.adjustments <= new.adjustments
+            ):
+                raise self.journal.replaced()
+        except BaseException:
+            fresh.close()
+            raise
+        self._go_on(fresh.journal, fresh.places)
+        self.ledger, self._loaded = fresh.ledger, fresh._loaded
+
+    def _go_on(self, journal: Journal, places: dict[str, int]) -> None:
+        self.journal.close()
+        self.journal, self.places = journal, places
 
     def write(self, commit: Commit) -> Outcome:
         """Append what is new in a clean commit and apply it; the caller has followed, locked.
@@ -68,7 +98,7 @@ class Replica:
         """
         effective = self.ledger.effective(commit)
         if effective:
-            payload = _encode(commit_to_record(effective))
+            payload = encode(commit_to_record(effective))
             offset = self.journal.append(payload.encode())
             self._place(effective, offset)
         return self.ledger.apply(commit)
@@ -100,6 +130,18 @@ class Replica:
         """
         content = make_index(self.ledger, self.places, self.journal.mark)
         write_atomically(self.index_path, content, self._fsync)
+
+    def replace_journal(self, pruned: Journal, places: dict[str, int]) -> None:
+        """Put a pruned journal in the place of this one, under the lock, both at the same commit.
+
+        :param places: where in it the decisions are
+        :raises StorageError: not done, nothing changed
+        """
+        # An index that is made for a longer file would not be rewritten for long.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.index_path)
+        pruned.replace(self.journal)
+        self._go_on(pruned, places)
 
     def indexed(self) -> int:
         """Return how many bytes of this journal the index on disk covers."""
@@ -136,12 +178,12 @@ class Replica:
             return
         self._pull(size)
         # A journal that was cut is left as it is, torn end included.
-        if locked and self.journal.repair(size, cut=self.journal.offset >= least):
+        if locked and self.journal.repair(size, cut=self.journal.mark.lines >= least):
             self._pull(self.journal.size())
 
     def _cut_journal(self, least: int) -> StorageCorruptError:
         return StorageCorruptError(
-            f"{self.journal.path} has {self.journal.offset} whole bytes, and {least} were"
+            f"{self.journal.path} has {self.journal.mark.lines} whole lines, and {least} were"
             f" there when the files made from it ({self.path} or {self.index_path}) were written:"
             " its end is missing. Restore it from a backup; or, to go on without the missing"
             " commits, remove these two files. Nothing was reset."
@@ -162,7 +204,7 @@ class Replica:
 
     def _pull(self, size: int) -> None:
         for offset, record in self.journal.pull(size):
-            commit = _commit_of(self.journal, record)
+            commit = commit_of(self.journal, record)
             self.ledger.apply(commit)
             self._place(commit, offset)
 
@@ -171,41 +213,12 @@ class Replica:
             self.places.setdefault(write.decision.id, offset)
 
 
-def _commit_of(journal: Journal, record: Any) -> Commit:
+def commit_of(journal: Journal, record: Any) -> Commit:
+    """Read the commit in the line after the journal's mark.
+
+    :raises StorageCorruptError: it holds none
+    """
     try:
         return commit_from_record(record)
     except (AttributeError, KeyError, TypeError) as error:
         raise journal.corrupt(f"it holds no commit ({error!r})") from None
-
-
-def read_log(path: str, mark: Mark, bandit: str | None) -> Iterator[LogEntry]:
-    """Yield the decisions before ``mark`` with their rewards, checking every line.
-
-    Reads the file twice, so that only the rewards have to be in memory.
-
-    :param path: the journal's
-    :raises StorageCorruptError: a line is not what was written
-    """
-    rewards: dict[str, dict[str, Reward]] = {}
-    for _, record in _lines(path, mark):
-        for item in record.get("rewards", ()):
-            joined = rewards.setdefault(item["decision"], {})
-            if item["id"] not in joined:
-                joined[item["id"]] = reward_from_record(item)
-    for _, record in _lines(path, mark):
-        for item in record.get("decisions", ()):
-            if bandit is None or item["bandit"] == bandit:
-                decision = decision_from_record(item)
-                yield LogEntry(decision, tuple(rewards.get(decision.id, {}).values()))
-
-
-def _lines(path: str, mark: Mark) -> Iterator[tuple[int, Any]]:
-    journal = Journal(path)
-    try:
-        if not journal.open() or journal.mark.generation != mark.generation:
-            raise StorageCorruptError(
-                f"{path} was removed or replaced while its log was read. Restore it from a backup."
-            )
-        yield from journal.pull(mark.offset)
-    finally:
-        journal.close()

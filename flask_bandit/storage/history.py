@@ -1,0 +1,175 @@
+"""A journal read from its beginning: as a log, as commits, and as a journal without old details.
+
+Every line is checked, and the file may be replaced meanwhile. Imports only the model, the errors
+and the standard library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from ..errors import StorageError
+from ..model import LogEntry, Reward, StatsDelta
+from .base import Adjustment, Commit, DecisionWrite, RewardWrite
+from .codec import commit_to_record, decision_from_record, reward_from_record
+from .files import storage_error
+from .journal import Journal
+from .replica import commit_of, encode
+from .settle import StoredReward
+
+
+def read_log(reader: Journal, end: int, bandit: str | None) -> Iterator[LogEntry]:
+    """Yield the decisions before ``end`` with their rewards, without those that were pruned.
+
+    Reads the file twice, so that only the rewards have to be in memory.
+
+    :param reader: at the beginning; closed at the end
+    :raises StorageCorruptError: a line is not what was written
+    """
+    rewards: dict[str, dict[str, Reward]] = {}
+    try:
+        start = reader.mark
+        for item in _items(reader, end, "rewards"):
+            joined = rewards.setdefault(item["decision"], {})
+            if item["id"] not in joined:
+                joined[item["id"]] = reward_from_record(item)
+        reader.move_to(start)
+        for item in _items(reader, end, "decisions"):
+            if bandit is None or item["bandit"] == bandit:
+                decision = decision_from_record(item)
+                if not decision.is_pruned:
+                    yield LogEntry(decision, tuple(rewards.pop(decision.id, {}).values()))
+    finally:
+        reader.close()
+
+
+def read_commits(reader: Journal, end: int) -> Iterator[Commit]:
+    """Yield all before ``end``, as :meth:`BanditStorage.iter_commits` does.
+
+    Reads the file twice, so that only rewards and adjustments have to be in memory.
+
+    :param reader: at the beginning; closed at the end
+    :raises StorageCorruptError: a line is not what was written
+    """
+    try:
+        start = reader.mark
+        rewards, adjustments = _rewards_and_adjustments(reader, end)
+        reader.move_to(start)
+        for item in _items(reader, end, "decisions"):
+            write = DecisionWrite(decision_from_record(item), StatsDelta(item["delta"]))
+            yield Commit((write,), _writes(rewards.pop(write.decision.id, {}).values()))
+        for waiting in rewards.values():
+            for row in waiting.values():
+                yield Commit(rewards=row.writes())
+        for adjustment in adjustments:
+            yield Commit(adjustments=(adjustment,))
+    finally:
+        reader.close()
+
+
+def _items(reader: Journal, end: int, kind: str) -> Iterator[Any]:
+    for _, record in reader.pull(end):
+        yield from record.get(kind, ())
+
+
+def _rewards_and_adjustments(
+    reader: Journal, end: int
+) -> tuple[dict[str, dict[str, StoredReward]], list[Adjustment]]:
+    """Return the rewards by decision id, then by their own, and the adjustments."""
+    rewards: dict[str, dict[str, StoredReward]] = {}
+    adjustments: list[Adjustment] = []
+    for _, record in reader.pull(end):
+        commit = commit_of(reader, record) if record.keys() - {"decisions"} else Commit()
+        adjustments += commit.adjustments
+        for write in commit.rewards:
+            reward = write.reward
+            rows = rewards.setdefault(reward.decision_id, {})
+            if reward.id not in rows:
+                rows[reward.id] = StoredReward(reward, reward.arm, write.delta, counted=False)
+            elif write.delta is not None:
+                # Only what changes a reward is in the journal: this increment corrects the one
+                # before it.
+                rows[reward.id] = replace(rows[reward.id], arm=reward.arm, delta=write.delta)
+    return rewards, adjustments
+
+
+def _writes(rows: Any) -> tuple[RewardWrite, ...]:
+    return tuple(write for row in rows for write in row.writes())
+
+
+class Pruning:
+    """A journal written beside another one, with the same commits but without old details.
+
+    The caller keeps others from writing to ``path``.
+
+    :param source: a reader at the beginning of the journal to prune
+    :param before: the details of decisions made before this time are left out
+    """
+
+    def __init__(self, source: Journal, path: str, before: float) -> None:
+        self.count = 0
+        self.places: dict[str, int] = {}
+        self.journal = Journal(path)
+        self._path = path
+        self._source = source
+        self._before = before
+
+    def begin(self) -> None:
+        """Write the first line.
+
+        :raises StorageError: it cannot be written
+        """
+        _prepare(self._path, self._source.path)
+        self.journal.create(after=self._source)
+        self.journal.open()
+
+    def close(self) -> None:
+        """Give the source back; and the new journal, unless it took the place of the old one."""
+        self._source.close()
+        if self.journal.path == self._path:
+            self.journal.close()
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+
+    def copy(self, end: int) -> None:
+        """Take over the lines before ``end`` of the source that were not taken over yet."""
+        for _, record in self._source.pull(end):
+            commit = commit_of(self._source, record)
+            decisions = tuple(map(self._slim, commit.decisions))
+            payload = encode(commit_to_record(replace(commit, decisions=decisions)))
+            offset = self.journal.append(payload.encode())
+            for write in decisions:
+                self.places.setdefault(write.decision.id, offset)
+        self.journal.sync()
+
+    def is_complete(self, original: Journal) -> bool:
+        """Tell whether everything that ``original`` has read so far was taken over."""
+        return self._source.mark == original.mark
+
+    def _slim(self, write: DecisionWrite) -> DecisionWrite:
+        decision = write.decision
+        if decision.is_pruned or not decision.at < self._before:
+            return write
+        self.count += 1
+        return DecisionWrite(decision.pruned(), write.delta)
+
+
+def _prepare(path: str, like: str) -> None:
+    """Empty a file and give it the owner and the rights of another one."""
+    try:
+        os.truncate(path, 0)
+        model, mine = os.stat(like), os.stat(path)
+        os.chmod(path, model.st_mode & 0o7777)
+        if (model.st_uid, model.st_gid) != (mine.st_uid, mine.st_gid):
+            os.chown(path, model.st_uid, model.st_gid)
+    except PermissionError as error:
+        raise StorageError(
+            f"{like} belongs to another user, and a new file in its place would not: {error}. Run"
+            " this as its owner; nothing was changed."
+        ) from error
+    except OSError as error:
+        raise storage_error(error, path, "prepare") from error
