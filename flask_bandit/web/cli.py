@@ -9,10 +9,13 @@ from flask.cli import AppGroup
 from ..errors import BanditError
 from ..migration import flask_mab_adjustments
 from ..storage.base import Commit
+from .cli_data import db_cli, export, import_, opened_storage, prune, storage_cli
 from .state import AppState, app_state
 from .wiring import wiring_problems
 
 bandit_cli = AppGroup("bandit", help="Look after the app's bandit experiments.")
+for command in (export, import_, prune, storage_cli, db_cli):
+    bandit_cli.add_command(command)
 
 
 def _state() -> AppState:
@@ -32,6 +35,7 @@ def check() -> None:
     try:
         state.codec.loads("")
         state.storage.read_counts(state.config.storage_timeout)
+        state.storage.close()
     except BanditError as error:
         problems.append(str(error))
     for problem in problems:
@@ -50,11 +54,9 @@ def import_flask_mab(file: str) -> None:
     The same file counts once, however often it is imported.
     """
     state = _state()
-    try:
+    with opened_storage() as storage:
         adjustments, notes = flask_mab_adjustments(file, state.bandits, state.engine.version)
-        new = state.storage.commit(Commit(adjustments=tuple(adjustments))).new
-    except BanditError as error:
-        raise click.ClickException(str(error)) from error
+        new = storage.commit(Commit(adjustments=tuple(adjustments))).new
     for note in notes:
         click.echo(f"note: {note}", err=True)
     for adjustment in adjustments:
