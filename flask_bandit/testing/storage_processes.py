@@ -167,6 +167,10 @@ def _write_forked(storage: BanditStorage, child: int, count: int) -> int:
 class ProcessTests:
     """What must hold for a storage that several processes share."""
 
+    commits_per_process: int = 1000
+    """How many decisions, and as many rewards, each of eight processes writes at once; fewer for a
+    storage that takes longer than a minute for them."""
+
     def make_storage(self, location: Path) -> BanditStorage:
         """Open the storage kept at ``location``."""
         raise NotImplementedError
@@ -182,9 +186,10 @@ class ProcessTests:
 
     @needs_shared
     def test_processes_lose_no_count(self, tmp_path: Path) -> None:
-        run_processes(write_own, [(self.make_storage, tmp_path, n, 1000) for n in range(8)])
+        count = self.commits_per_process
+        run_processes(write_own, [(self.make_storage, tmp_path, n, count) for n in range(8)])
         total = self._total(tmp_path)
-        assert total == {"pulls": 8000, "rewards": 8000, "reward": 8000}
+        assert total == {"pulls": 8 * count, "rewards": 8 * count, "reward": 8 * count}
 
     @needs_shared
     def test_processes_that_replay_count_once(self, tmp_path: Path) -> None:

@@ -1,0 +1,262 @@
+"""How decisions, rewards and counts lie in a ZODB: BTrees of the libraries' own classes and text.
+
+No class of this package is stored, so data never depends on our names. Knows nothing of
+connections, transactions or retries; everything here happens inside a transaction of the caller.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, NamedTuple
+
+from BTrees.Length import Length
+from BTrees.LOBTree import LOBTree
+from BTrees.OOBTree import OOBTree
+from persistent.mapping import PersistentMapping
+
+from ..errors import StorageError
+from ..model import BanditKey, Counts, Decision
+from .base import Adjustment, Commit, CommitResult, DecisionWrite, RewardWrite
+from .codec import (
+    commit_from_record,
+    commit_to_record,
+    decision_from_record,
+    reward_write_from_record,
+    reward_write_to_record,
+)
+from .settle import Change, StoredReward, settle, touched
+
+LAYOUT = 1
+"""The layout that this code reads and writes."""
+LAYOUT_KEY = "flask_bandit_layout"
+
+
+class Entry(NamedTuple):
+    """One row, read: a decision with its rewards, or rewards that wait for their decision."""
+
+    number: int
+    write: DecisionWrite | None
+    rewards: list[StoredReward]
+
+
+class Tables:
+    """What is under our key of the root object.
+
+    * ``decisions``: decision id -> row
+    * ``log``: number -> row of a decision that is stored, in the order of storing
+    * ``parked``: number -> row of a decision that is not, because a reward came first
+    * ``owners``: reward id -> id of its decision
+    * ``adjustments``: id -> (number, text)
+    * ``counts``: (bandit, version, arm, name) -> sum
+
+    A row is an object of its own, because ZODB writes a whole bucket for each change in it. It
+    holds the decision and all its rewards: a decision and a reward for it that are stored at the
+    same time change the same object, so that one of them conflicts, is sent again and sees the
+    other. Sums are ``Length`` objects, which ZODB adds up instead of reporting a conflict.
+    """
+
+    def __init__(self, home: Any) -> None:
+        self.decisions: Any = home["decisions"]
+        self.log: Any = home["log"]
+        self.parked: Any = home["parked"]
+        self.owners: Any = home["owners"]
+        self.adjustments: Any = home["adjustments"]
+        self.counts: Any = home["counts"]
+
+    def commit(self, commit: Commit) -> CommitResult:
+        """Apply a clean commit."""
+        need = touched(commit)
+        rows = {id_: self.decisions.get(id_) for id_ in need.decisions}
+        for owner in map(self.owners.get, need.rewards):
+            if owner is not None and owner not in rows:
+                rows[owner] = self.decisions[owner]
+        sent, asked = set(need.sent), set(need.rewards)
+        decisions, rewards = {}, []
+        for id_, row in rows.items():
+            if row is None:
+                continue
+            if row["decision"] is not None:
+                decisions[id_] = decision_from_record(json.loads(row["decision"]))
+            for reward in map(_load_reward, row["rewards"].values()):
+                if reward.reward.id in asked or (id_ in sent and not reward.counted):
+                    rewards.append(reward)
+        known = [id_ for id_ in need.adjustments if id_ in self.adjustments]
+        change = settle(commit, decisions, rewards, known)
+        self._write(change, rows)
+        return change.result
+
+    def _write(self, change: Change, rows: dict[str, Any]) -> None:
+        for write in change.decisions:
+            row = self._row(write.decision.id, rows)
+            row["decision"] = _dump(commit_to_record(Commit((write,)))["decisions"][0])
+            if row["parked"] is not None:
+                del self.parked[row["parked"]]
+                row["parked"] = None
+            self.log[_next_number(self.log)] = row
+        for reward in change.new_rewards:
+            decision_id = reward.reward.decision_id
+            row = self._row(decision_id, rows)
+            self.owners[reward.reward.id] = decision_id
+            _put_reward(row, reward)
+            if row["decision"] is None and row["parked"] is None:
+                row["parked"] = _next_number(self.parked)
+                self.parked[row["parked"]] = row
+        for reward in change.updated_rewards:
+            _put_reward(rows[reward.reward.decision_id], reward)
+        for number, item in enumerate(change.adjustments, time.time_ns()):
+            text = _dump(commit_to_record(Commit(adjustments=(item,)))["adjustments"][0])
+            self.adjustments[item.id] = (number, text)
+        for key, value in change.counts.items():
+            total = self.counts.get(tuple(key))
+            if total is None:
+                self.counts[tuple(key)] = Length(value)
+            else:
+                total.change(value)
+
+    def _row(self, decision_id: str, rows: dict[str, Any]) -> Any:
+        row = rows.get(decision_id)
+        if row is None:
+            row = PersistentMapping({"decision": None, "parked": None, "rewards": {}})
+            self.decisions[decision_id] = rows[decision_id] = row
+        return row
+
+    def read_counts(self) -> Counts:
+        """Return all sums."""
+        counts: dict[BanditKey, dict[str, dict[str, float]]] = {}
+        items = list(self.counts.items())
+        _fetch(self.counts, [total for _, total in items])
+        for (bandit, version, arm, name), total in items:
+            counts.setdefault(BanditKey(bandit, version), {}).setdefault(arm, {})[name] = total()
+        return counts
+
+    def get_decisions(self, ids: Iterable[str]) -> dict[str, Decision]:
+        """Return the stored decisions among ``ids``."""
+        rows = {id_: row for id_ in ids if (row := self.decisions.get(id_)) is not None}
+        _fetch(self.decisions, rows.values())
+        return {
+            id_: decision_from_record(json.loads(row["decision"]))
+            for id_, row in rows.items()
+            if row["decision"] is not None
+        }
+
+    def page(self, tree: str, after: int, end: int, size: int) -> list[Entry]:
+        """Return up to ``size`` entries of ``log`` or ``parked``, by number."""
+        items = list(islice(getattr(self, tree).items(after, end, excludemin=True), size))
+        _fetch(self.log, [row for _, row in items])
+        return [
+            Entry(number, _load_decision(row), list(map(_load_reward, row["rewards"].values())))
+            for number, row in items
+        ]
+
+    def last(self, tree: str) -> int:
+        """Return the largest number in ``log`` or ``parked``, 0 if it is empty."""
+        numbers = getattr(self, tree)
+        return int(numbers.maxKey()) if numbers else 0
+
+    def all_adjustments(self) -> list[Adjustment]:
+        """Return all adjustments, in the order of storing."""
+        records = [json.loads(text) for _, text in sorted(self.adjustments.values())]
+        return list(commit_from_record({"adjustments": records}).adjustments)
+
+    def prune_page(self, before: float, after: int, end: int, size: int) -> tuple[int, int]:
+        """Prune old decisions among the next ``size`` entries of the log.
+
+        :return: the last number seen, 0 at the end, and how many were pruned
+        """
+        items = list(islice(self.log.items(after, end, excludemin=True), size))
+        _fetch(self.log, [row for _, row in items])
+        pruned = 0
+        for _, row in items:
+            write = _load_decision(row)
+            if write is None or write.decision.at >= before or write.decision.is_pruned:
+                continue
+            bare = DecisionWrite(write.decision.pruned(), write.delta)
+            row["decision"] = _dump(commit_to_record(Commit((bare,)))["decisions"][0])
+            pruned += 1
+        return (items[-1][0] if items else 0), pruned
+
+
+def layout_of(root: Any, name: str) -> int:
+    """Return the layout of what is stored under a key of the root object, 0 if nothing is.
+
+    :raises StorageError: it is not ours, or newer than this code
+    """
+    home = root.get(name)
+    if home is None:
+        return 0
+    layout = home.get(LAYOUT_KEY) if isinstance(home, PersistentMapping) else None
+    if not isinstance(layout, int):
+        raise StorageError(
+            f"The root object of the ZODB has something else under {name!r}, which Flask-Bandit did"
+            " not make and leaves alone; choose another key by the option root='...'."
+        )
+    if layout > LAYOUT:
+        raise StorageError(
+            f"The data under {name!r} has layout {layout}, and this version of Flask-Bandit knows"
+            f" layouts up to {LAYOUT}; upgrade Flask-Bandit."
+        )
+    return layout
+
+
+def make_tables(root: Any, name: str) -> None:
+    """Put empty tables under a key of the root object."""
+    trees = {"log": LOBTree(), "parked": LOBTree()}
+    names = ("decisions", "owners", "adjustments", "counts")
+    trees.update((name, OOBTree()) for name in names)
+    root[name] = PersistentMapping({LAYOUT_KEY: LAYOUT, **trees})
+
+
+def _next_number(tree: Any) -> int:
+    """Return a number above all others; the clock's, so that two processes rarely take one."""
+    number = time.time_ns()
+    if tree:
+        # This clock may be behind another machine's.
+        number = max(number, tree.maxKey() + random.randint(1, 1000))
+    return number
+
+
+def _fetch(near: Any, objects: Iterable[Any]) -> None:
+    """Ask the server for all objects that are not loaded yet, instead of for one by one."""
+    missing = [one for one in objects if one._p_changed is None]
+    if len(missing) > 1:
+        near._p_jar.prefetch(missing)
+
+
+def _dump(record: dict[str, Any]) -> str:
+    return json.dumps(record, separators=(",", ":"), ensure_ascii=False)
+
+
+def _load_decision(row: Any) -> DecisionWrite | None:
+    if row["decision"] is None:
+        return None
+    return commit_from_record({"decisions": [json.loads(row["decision"])]}).decisions[0]
+
+
+def _put_reward(row: Any, reward: StoredReward) -> None:
+    record = reward_write_to_record(RewardWrite(reward.reward, reward.delta))
+    # The arm that the increment is for may not be the reward's own.
+    record.update(counted_for=reward.arm, counted=reward.counted)
+    row["rewards"] = {**row["rewards"], reward.reward.id: _dump(record)}
+
+
+def _load_reward(text: str) -> StoredReward:
+    record = json.loads(text)
+    write = reward_write_from_record(record)
+    return StoredReward(write.reward, record["counted_for"], write.delta, record["counted"])
+
+
+def waiting_commits(entry: Entry) -> Iterator[Commit]:
+    """Yield a commit for each reward that waits for its decision."""
+    for reward in entry.rewards:
+        yield Commit(rewards=reward.writes())
+
+
+def decision_commit(entry: Entry) -> Commit:
+    """Return a decision with its rewards as one commit."""
+    assert entry.write is not None
+    writes = tuple(write for reward in entry.rewards for write in reward.writes())
+    return Commit((entry.write,), writes)
