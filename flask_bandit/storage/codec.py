@@ -62,10 +62,10 @@ def _clean_decision(decision: Decision) -> Decision:
         version=_integer(decision.version, "version"),
         arm=_id(decision.arm, "arm id"),
         propensities=None if propensities is None else _clean_row(propensities, "propensity"),
-        policy_version=_string(decision.policy_version, "policy version"),
+        policy_version=_id(decision.policy_version, "policy version"),
         at=_number(decision.at, "time of a decision"),
         context=None if context is None else _clean_mapping(context, "context"),
-        subject=None if subject is None else _string(subject, "subject"),
+        subject=None if subject is None else _id(subject, "subject"),
     )
 
 
@@ -130,9 +130,19 @@ def _string(value: object, what: str) -> str:
     raise StorageError(f"The {what} is {value!r}, a {_type_name(value)}; it must be a str.")
 
 
+def _text(value: object, what: str) -> str:
+    """Check a text in a context: anything but lone surrogates, which no encoding has."""
+    text = _string(value, what)
+    if not text.isascii() and any(unicodedata.category(c) == "Cs" for c in text):
+        raise StorageError(f"{what} is {text!r}, which holds half of a surrogate pair.")
+    return text
+
+
 def _integer(value: object, what: str) -> int:
     if type(value) is int:
-        return value
+        if abs(value) <= LARGEST_INTEGER:
+            return value
+        raise StorageError(f"The {what} is an int of more than 63 bits.")
     raise StorageError(f"The {what} is {value!r}, a {_type_name(value)}; it must be an int.")
 
 
@@ -159,18 +169,18 @@ def _clean_mapping(value: Mapping[str, Any], path: str) -> dict[str, Any]:
             raise StorageError(
                 f"{path} has the key {key!r}, a {_type_name(key)}; JSON keys must be str."
             )
-        clean[_string(key, path)] = _clean_value(item, path, key)
+        clean[_text(key, path)] = _clean_value(item, path, key)
     return clean
 
 
 def _clean_value(value: object, path: str, key: str | int) -> Any:
     """Copy one value of a context into what JSON gives back."""
     kind = type(value)
-    if value is None or kind is str or kind is bool:
+    if value is None or kind is bool:
         return value
     path = f"{path}[{key!r}]"
     if isinstance(value, str):
-        return _string(value, path)
+        return _text(value, path)
     if isinstance(value, (int, float)):
         return _number(value, path)
     if isinstance(value, Mapping):

@@ -82,6 +82,12 @@ def _broken_commits() -> dict[str, Commit]:
         "context": (pull(replace(bad, context={"user": {1, 2}})),),
         "context-key": (pull(replace(bad, context={1: "one"})),),  # type: ignore[dict-item]
         "context-nan": (pull(replace(bad, context={"x": [math.nan]})),),
+        "context-surrogate": (pull(replace(bad, context={"x": ["a\ud83d"]})),),
+        "context-key-surrogate": (pull(replace(bad, context={"\ud83d": 1})),),
+        "subject": (pull(replace(bad, subject="\ud83d")),),
+        "subject-control-character": (pull(replace(bad, subject="a\x00b")),),
+        "policy-version": (pull(replace(bad, policy_version="\x00")),),
+        "version": (pull(replace(bad, version=2**63)),),
         "time": (pull(replace(bad, at=math.inf)),),
         "propensity": (pull(replace(bad, propensities={"green": math.nan})),),
         "control-character": (pull(replace(bad, arm="gr\neen")),),

@@ -11,8 +11,9 @@ import pytest
 
 from flask_bandit.errors import StorageCorruptError, StorageError
 from flask_bandit.model import Counts, LogEntry
-from flask_bandit.storage import JSONBanditStorage, json_file
+from flask_bandit.storage import JSONBanditStorage
 from flask_bandit.storage.base import Commit
+from flask_bandit.storage.json_file import storage as json_file
 from flask_bandit.testing.storage_samples import decision, decisions, earn, pull, reward
 
 NAME = "bandits.json"

@@ -20,9 +20,11 @@ from flask_bandit.errors import (
     ConfigurationError,
     StorageTimeoutError,
 )
-from flask_bandit.storage import JSONBanditStorage, framing, journal, json_file
+from flask_bandit.storage import JSONBanditStorage
 from flask_bandit.storage.base import Commit
-from flask_bandit.storage.replica import Replica
+from flask_bandit.storage.json_file import framing, journal
+from flask_bandit.storage.json_file import storage as json_file
+from flask_bandit.storage.json_file.replica import Replica
 from flask_bandit.testing import StorageSuite
 from flask_bandit.testing.storage_processes import start_process
 from flask_bandit.testing.storage_samples import (

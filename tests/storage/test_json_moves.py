@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from flask_bandit.errors import StorageCorruptError, StorageError
-from flask_bandit.storage import JSONBanditStorage, history, journal, json_file
+from flask_bandit.storage import JSONBanditStorage
 from flask_bandit.storage.base import Commit
-from flask_bandit.storage.journal import Journal
+from flask_bandit.storage.json_file import history, journal
+from flask_bandit.storage.json_file import storage as json_file
+from flask_bandit.storage.json_file.journal import Journal
 from flask_bandit.testing.storage_moves import NEW, fill, state
 from flask_bandit.testing.storage_processes import run_processes, start_process
 from flask_bandit.testing.storage_samples import (

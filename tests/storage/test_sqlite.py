@@ -19,8 +19,11 @@ import pytest
 
 from flask_bandit.errors import ConfigurationError, StorageError
 from flask_bandit.model import BanditKey, StatsDelta
-from flask_bandit.storage import SQLiteBanditStorage, sqlite, sqlite_file, sqlite_schema
+from flask_bandit.storage import SQLiteBanditStorage
 from flask_bandit.storage.base import Adjustment, Commit, DecisionWrite, RewardWrite
+from flask_bandit.storage.sqlite import file as sqlite_file
+from flask_bandit.storage.sqlite import schema as sqlite_schema
+from flask_bandit.storage.sqlite import storage as sqlite_storage
 from flask_bandit.testing import StorageSuite
 from flask_bandit.testing.storage_processes import PATIENCE, run_processes, write_own
 from flask_bandit.testing.storage_samples import (
@@ -146,7 +149,7 @@ STEP_2 = ("ALTER TABLE bandit_control ADD COLUMN extra TEXT", "CREATE TABLE band
 
 @pytest.fixture
 def next_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (sqlite, sqlite_schema):
+    for module in (sqlite_storage, sqlite_schema):
         monkeypatch.setattr(module, "STEPS", (*sqlite_schema.STEPS, STEP_2))
 
 
@@ -397,8 +400,8 @@ def test_values_that_sqlite_cannot_take(
 
 
 def test_many_pages(storage: SQLiteBanditStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "PAGE", 7)
-    monkeypatch.setattr(sqlite, "PRUNE_PAGE", 7)
+    monkeypatch.setattr(sqlite_storage, "PAGE", 7)
+    monkeypatch.setattr(sqlite_storage, "PRUNE_PAGE", 7)
     made = [decision(f"d{n}", bandit=("a", "b")[n % 2], at=float(n)) for n in range(1200)]
     given = [reward(one) for one in made]
     storage.commit(decisions(*made))

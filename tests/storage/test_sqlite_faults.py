@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 
 from flask_bandit.errors import StorageCorruptError, StorageError, StorageTimeoutError
-from flask_bandit.storage import SQLiteBanditStorage, sqlite
+from flask_bandit.storage import SQLiteBanditStorage
 from flask_bandit.storage.base import Commit
+from flask_bandit.storage.sqlite import storage as sqlite
 from flask_bandit.testing.storage_processes import (
     PATIENCE,
     run_processes,

@@ -36,4 +36,3 @@ class TestServer(StorageSuite):
     def make_storage_at(self, location: Path, host: str, port: int) -> BanditStorage:
         # One server for all tests, and a place in it for each.
         return ZODBBanditStorage(f"zeo://{host}:{port}", root=str(location))
-

@@ -28,7 +28,7 @@ from flask_bandit.errors import (
     StorageTimeoutError,
 )
 from flask_bandit.storage import Commit, ZODBBanditStorage, clean_commit
-from flask_bandit.storage.zodb_tables import LAYOUT_KEY, Tables
+from flask_bandit.storage.zodb.tables import LAYOUT_KEY, Tables
 from flask_bandit.testing.storage_processes import run_processes, start_process, write_one
 from flask_bandit.testing.storage_samples import KEY, decision, decisions, earn, pull, reward
 from tests.servers.zeo import ZEOServer

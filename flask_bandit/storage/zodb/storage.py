@@ -1,6 +1,6 @@
 """A storage in a ZODB: a file for one process, or a ZEO server for many.
 
-The layout is in ``zodb_tables``, connections are in ``zodb_sessions``; here are deadlines and
+The layout is in ``tables``, connections are in ``sessions``; here are deadlines and
 retries.
 """
 
@@ -18,12 +18,12 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar
 
-from ..errors import ConfigurationError, StorageError, StorageTimeoutError
-from ..model import Counts, Decision, LogEntry
-from .base import BanditStorage, Commit, CommitResult
-from .codec import clean_commit
-from .locks import ThreadLock, deadline_of, remaining
-from .zodb_sessions import (
+from ...errors import ConfigurationError, StorageError, StorageTimeoutError
+from ...model import Counts, Decision, LogEntry
+from ..base import BanditStorage, Commit, CommitResult
+from ..codec import clean_commit
+from ..locks import ThreadLock, deadline_of, remaining
+from .sessions import (
     ClientDisconnected,
     ConflictError,
     FileSource,
@@ -31,7 +31,7 @@ from .zodb_sessions import (
     source_of,
     translated,
 )
-from .zodb_tables import (
+from .tables import (
     LAYOUT,
     Entry,
     Tables,

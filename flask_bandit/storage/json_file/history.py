@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from ..errors import StorageError
-from ..model import LogEntry, Reward, StatsDelta
-from .base import Adjustment, Commit, DecisionWrite, RewardWrite
-from .codec import commit_to_record, decision_from_record, reward_from_record
-from .files import storage_error
+from ...errors import StorageError
+from ...model import LogEntry, Reward, StatsDelta
+from ..base import Adjustment, Commit, DecisionWrite, RewardWrite
+from ..codec import commit_to_record, decision_from_record, reward_from_record
+from ..files import storage_error
+from ..settle import StoredReward
 from .journal import Journal
 from .replica import commit_of, encode
-from .settle import StoredReward
 
 
 def read_log(reader: Journal, end: int, bandit: str | None) -> Iterator[LogEntry]:

@@ -11,14 +11,14 @@ import json
 import os
 from typing import Any
 
-from ..errors import StorageCorruptError
-from ..model import Decision
-from .base import Commit
+from ...errors import StorageCorruptError
+from ...model import Decision
+from ..base import Commit
+from ..codec import commit_from_record, commit_to_record, decision_from_record
+from ..files import read_if_exists, require_directory, write_atomically
+from ..ledger import Ledger, Outcome
 from .checkpoint import make_index, make_summary, mark_of, peek_mark, restore_index, unseal
-from .codec import commit_from_record, commit_to_record, decision_from_record
-from .files import read_if_exists, require_directory, write_atomically
 from .journal import Journal, Mark, PrunedError
-from .ledger import Ledger, Outcome
 
 # Made once: json.dumps would build it for each commit. A clean commit has no cycles.
 encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, allow_nan=False).encode

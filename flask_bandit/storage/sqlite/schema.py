@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 from typing import NamedTuple
 
-from ..errors import StorageError
+from ...errors import StorageError
 
 APPLICATION_ID = 0x42414E44
 """Tells `file` and other tools whose database it is: "BAND"."""

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from ..model import Decision, Reward, StatsDelta
-from .base import Adjustment, DecisionWrite
-from .codec import LARGEST_INTEGER
-from .settle import Change, CountKey, StoredReward
+from ...model import Decision, Reward, StatsDelta
+from ..base import Adjustment, DecisionWrite
+from ..codec import LARGEST_INTEGER
+from ..settle import Change, CountKey, StoredReward
 
 IDS_PER_QUERY = 500
 

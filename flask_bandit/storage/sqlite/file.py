@@ -16,9 +16,9 @@ from collections.abc import Callable
 from typing import TypeVar
 from urllib.parse import quote
 
-from ..errors import StorageCorruptError, StorageError, StorageTimeoutError
-from .files import require_directory, storage_error
-from .locks import ThreadLock, deadline_of, remaining
+from ...errors import StorageCorruptError, StorageError, StorageTimeoutError
+from ..files import require_directory, storage_error
+from ..locks import ThreadLock, deadline_of, remaining
 
 FIRST_SLEEP = 0.0005
 LONGEST_SLEEP = 0.005

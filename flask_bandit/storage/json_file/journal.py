@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import StorageCorruptError, StorageError
-from .files import close_quietly, storage_error, sync_directory
+from ...errors import StorageCorruptError, StorageError
+from ..files import close_quietly, storage_error, sync_directory
 from .framing import (
     FORMAT,
     GENERATION_DIGITS,

@@ -11,15 +11,15 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ..errors import ConfigurationError, StorageError
-from ..model import BanditKey, Counts, Decision, LogEntry
-from . import sqlite_rows as rows
-from .base import BanditStorage, Commit, CommitResult
-from .codec import clean_commit
-from .locks import deadline_of
-from .settle import settle, touched
-from .sqlite_file import WAL_BYTES, SQLiteFile
-from .sqlite_schema import (
+from ...errors import ConfigurationError, StorageError
+from ...model import BanditKey, Counts, Decision, LogEntry
+from ..base import BanditStorage, Commit, CommitResult
+from ..codec import clean_commit
+from ..locks import deadline_of
+from ..settle import settle, touched
+from . import rows
+from .file import WAL_BYTES, SQLiteFile
+from .schema import (
     STEPS,
     migrate,
     missing_parts,

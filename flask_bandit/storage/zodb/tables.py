@@ -18,17 +18,17 @@ from BTrees.LOBTree import LOBTree
 from BTrees.OOBTree import OOBTree
 from persistent.mapping import PersistentMapping
 
-from ..errors import StorageError
-from ..model import BanditKey, Counts, Decision
-from .base import Adjustment, Commit, CommitResult, DecisionWrite, RewardWrite
-from .codec import (
+from ...errors import StorageError
+from ...model import BanditKey, Counts, Decision
+from ..base import Adjustment, Commit, CommitResult, DecisionWrite, RewardWrite
+from ..codec import (
     commit_from_record,
     commit_to_record,
     decision_from_record,
     reward_write_from_record,
     reward_write_to_record,
 )
-from .settle import Change, StoredReward, settle, touched
+from ..settle import Change, StoredReward, settle, touched
 
 LAYOUT = 1
 """The layout that this code reads and writes."""

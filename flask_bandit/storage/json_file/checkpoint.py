@@ -13,11 +13,11 @@ import time
 import zlib
 from typing import Any
 
-from ..model import BanditKey, Counts
-from .base import RewardWrite
-from .codec import reward_write_from_record, reward_write_to_record
+from ...model import BanditKey, Counts
+from ..base import RewardWrite
+from ..codec import reward_write_from_record, reward_write_to_record
+from ..ledger import Ledger, Waiting
 from .journal import Mark
-from .ledger import Ledger, Waiting
 
 FORMAT = 1
 _SEAL = b',\n  "checksum": "%08x"\n}\n'

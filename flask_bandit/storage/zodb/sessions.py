@@ -24,9 +24,9 @@ from ZODB.FileStorage.FileStorage import CorruptedFileStorageError, FileStorageF
 from ZODB.FileStorage.format import CorruptedError
 from ZODB.POSException import ConflictError
 
-from ..errors import ConfigurationError, StorageCorruptError, StorageError, StorageTimeoutError
-from .files import require_directory, storage_error
-from .locks import ThreadLock, remaining
+from ...errors import ConfigurationError, StorageCorruptError, StorageError, StorageTimeoutError
+from ..files import require_directory, storage_error
+from ..locks import ThreadLock, remaining
 
 __all__ = ["ClientDisconnected", "ConflictError", "FileSource", "GivenSource", "ServerSource"]
 

@@ -13,14 +13,14 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from ..errors import ConfigurationError, StorageCorruptError, StorageError
-from ..model import Counts, Decision, LogEntry
-from .base import BanditStorage, Commit, CommitResult
-from .codec import clean_commit
+from ...errors import ConfigurationError, StorageCorruptError, StorageError
+from ...model import Counts, Decision, LogEntry
+from ..base import BanditStorage, Commit, CommitResult
+from ..codec import clean_commit
+from ..ledger import Outcome
+from ..locks import FileLock, ThreadLock, deadline_of
 from .history import Pruning, read_commits, read_log
 from .journal import Journal
-from .ledger import Outcome
-from .locks import FileLock, ThreadLock, deadline_of
 from .replica import Replica
 
 logger = logging.getLogger(__name__)

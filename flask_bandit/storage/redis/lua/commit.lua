@@ -1,0 +1,277 @@
+-- One commit: all is read, checked and worked out first, then written. A script that fails keeps
+-- what it wrote before, so nothing may fail after the first write.
+--
+-- The rules are those of ledger.py: decisions, then rewards, then adjustments.
+--
+-- KEYS  counts, decisions, rewards, links, waiting, adjustments (hashes), log (a stream)
+-- ARGV  how many decisions, rewards and adjustments there are, then for each
+--         decision    id, slot, delta, details      slot: bandit US version US arm
+--         reward      id, decision id, key, arm, delta, details      key: bandit US version
+--         adjustment  id, key, delta
+--       delta is "-" for none yet, or "+" and then US arm US sum US number for each sum; the
+--       number of a sum of integers begins with "#". US is \31; no id holds control characters.
+-- Returns a flat list of what happened; the letters are explained in records.py.
+
+local COUNTS, DECISIONS, REWARDS, LINKS, WAITING, ADJUSTMENTS, LOG = unpack(KEYS)
+local US, RS = "\31", "\30"
+local LARGEST = 9.2e18
+
+local decisions, rewards, sums, weights, lists = {}, {}, {}, {}, { [LINKS] = {}, [WAITING] = {} }
+local writes, adds, events, problem = {}, {}, {}, nil
+
+local function read(key, ids, found)
+  for first = 1, #ids, 1000 do
+    local last = math.min(first + 999, #ids)
+    local values = redis.call("HMGET", key, unpack(ids, first, last))
+    for i, value in ipairs(values) do
+      found[ids[first + i - 1]] = value
+    end
+  end
+  return found
+end
+
+local function event(...)
+  for _, value in ipairs({ ... }) do
+    events[#events + 1] = value
+  end
+end
+
+-- A list of reward ids, kept as one text below the id of their decision.
+local function list(key, decision)
+  local known = lists[key][decision]
+  if not known then
+    known = {}
+    local text = redis.call("HGET", key, decision)
+    if text then
+      for id in string.gmatch(text .. US, "([^\31]*)\31") do
+        known[#known + 1] = id
+      end
+    end
+    lists[key][decision] = known
+  end
+  return known
+end
+
+local function remove(from, id)
+  for place, other in ipairs(from) do
+    if other == id then
+      return table.remove(from, place)
+    end
+  end
+end
+
+local function parse_reward(text)
+  local number, decision, key, arm, counted, delta, details =
+    string.match(text, "^([^\30]*)\30([^\30]*)\30([^\30]*)\30([^\30]*)\30([^\30]*)\30([^\30]*)\30(.*)$")
+  if not number then
+    return nil
+  end
+  return { number = number, decision = decision, key = key, arm = arm,
+    counted = counted == "1", delta = delta, details = details }
+end
+
+local function reward_text(r)
+  return table.concat(
+    { r.number, r.decision, r.key, r.arm, r.counted and "1" or "0", r.delta, r.details }, RS)
+end
+
+local function slot_of(decision)
+  return string.match(decision, "^[^\30]*")
+end
+
+-- Work out the sums; whole numbers are left to HINCRBY, as a Lua number holds 53 bits of them.
+local function add(key, delta)
+  for arm, name, text in string.gmatch(delta, "\31([^\31]*)\31([^\31]*)\31([^\31]*)") do
+    local field = key .. US .. arm .. US .. name
+    local digits = string.match(text, "^#(%-?%d+)$")
+    local number = tonumber(digits or text)
+    local before = sums[field]
+    if before == nil then
+      before = redis.call("HGET", COUNTS, field) or "0"
+      if digits and not string.match(before, "^%-?%d+$") then
+        problem = "the stored sum " .. field .. " is not a whole number"
+      end
+      before = tonumber(before)
+    end
+    if not number or not before then
+      problem = "the sum " .. field .. " is not a number"
+      return
+    end
+    if digits then
+      weights[field] = (weights[field] or math.abs(before)) + math.abs(number)
+      adds[#adds + 1] = { field, digits }
+      sums[field] = before
+      if weights[field] > LARGEST then
+        problem = "the sum " .. field .. " would be too large"
+      end
+    else
+      sums[field] = before + number
+      weights[field] = false
+      if sums[field] - sums[field] ~= 0 then
+        problem = "the sum " .. field .. " would be too large"
+      end
+    end
+  end
+end
+
+local sent, given, items = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+if #ARGV ~= 3 + 4 * sent + 6 * given + 3 * items then
+  return redis.error_reply("BANDIT the commit has the wrong number of arguments")
+end
+local first_reward = 4 + 4 * sent
+local first_item = first_reward + 6 * given
+
+-- Read what the commit concerns. Reading a key of another type is an error, so all that will be
+-- written is read.
+local ids, wanted = {}, {}
+for i = 0, given - 1 do
+  ids[#ids + 1] = ARGV[first_reward + 6 * i]
+  wanted[#wanted + 1] = ARGV[first_reward + 6 * i + 1]
+end
+for i = 0, sent - 1 do
+  local id = ARGV[4 + 4 * i]
+  wanted[#wanted + 1] = id
+  for _, reward in ipairs(list(WAITING, id)) do
+    ids[#ids + 1] = reward
+  end
+end
+for id, text in pairs(read(REWARDS, ids, {})) do
+  if text then
+    local stored = parse_reward(text)
+    if not stored then
+      return redis.error_reply("BANDIT the reward " .. id .. " is not of this library")
+    end
+    rewards[id] = stored
+    wanted[#wanted + 1] = stored.decision
+  end
+end
+read(DECISIONS, wanted, decisions)
+local stored_rewards = redis.call("HLEN", REWARDS)
+if redis.call("XLEN", LOG) == 0 and stored_rewards == 0 then
+  event("E")
+end
+
+local concerned, seen = {}, {}
+local function concern(id)
+  if not seen[id] then
+    seen[id] = true
+    concerned[#concerned + 1] = id
+  end
+end
+
+for i = 0, sent - 1 do
+  local id, slot, delta, details = unpack(ARGV, 4 + 4 * i, 7 + 4 * i)
+  local stored = decisions[id]
+  if stored then
+    event("D", i, stored)
+  else
+    local value = slot .. RS .. delta .. RS .. details
+    decisions[id] = value
+    writes[#writes + 1] = { "HSET", DECISIONS, id, value }
+    writes[#writes + 1] = { "XADD", LOG, "*", "d", id }
+    add(string.match(slot, "^[^\31]*\31[^\31]*"), delta)
+    event("N", i)
+  end
+  for _, reward in ipairs(list(WAITING, id)) do
+    concern(reward)
+  end
+end
+
+local changed, fresh, waits = {}, {}, {}
+for i = 0, given - 1 do
+  local id, decision, key, arm, delta, details =
+    unpack(ARGV, first_reward + 6 * i, first_reward + 6 * i + 5)
+  local stored = rewards[id]
+  if not stored then
+    rewards[id] = { number = string.format("%d", stored_rewards), decision = decision, key = key,
+      arm = arm, counted = false, delta = delta, details = details }
+    stored_rewards = stored_rewards + 1
+    local links = list(LINKS, decision)
+    links[#links + 1] = id
+    changed[id], fresh[id] = true, true
+    event("R", i)
+  elseif not stored.counted and delta ~= "-" then
+    stored.arm, stored.delta = arm, delta
+    changed[id] = true
+  end
+  concern(id)
+end
+
+for _, id in ipairs(concerned) do
+  local reward = rewards[id]
+  if reward and not reward.counted then
+    local decision = decisions[reward.decision]
+    if decision and reward.delta ~= "-" and reward.key .. US .. reward.arm == slot_of(decision) then
+      reward.counted = true
+      changed[id] = true
+      if not fresh[id] then
+        remove(list(WAITING, reward.decision), id)
+        waits[reward.decision] = true
+      end
+      add(reward.key, reward.delta)
+      event("C", id, reward_text(reward))
+    else
+      if fresh[id] then
+        local waiting = list(WAITING, reward.decision)
+        waiting[#waiting + 1] = id
+        waits[reward.decision] = true
+      end
+      if decision then
+        event("U", id, reward_text(reward), reward.decision, decision)
+      else
+        event("P", id)
+      end
+    end
+  end
+end
+for id in pairs(changed) do
+  writes[#writes + 1] = { "HSET", REWARDS, id, reward_text(rewards[id]) }
+end
+for decision, links in pairs(lists[LINKS]) do
+  writes[#writes + 1] = { "HSET", LINKS, decision, table.concat(links, US) }
+end
+
+if items > 0 then
+  local places = {}
+  for i = 0, items - 1 do
+    places[#places + 1] = ARGV[first_item + 3 * i]
+  end
+  local known = read(ADJUSTMENTS, places, {})
+  local number = redis.call("HLEN", ADJUSTMENTS)
+  for i = 0, items - 1 do
+    local id, key, delta = unpack(ARGV, first_item + 3 * i, first_item + 3 * i + 2)
+    if not known[id] then
+      known[id] = string.format("%d", number) .. RS .. key .. RS .. delta
+      number = number + 1
+      writes[#writes + 1] = { "HSET", ADJUSTMENTS, id, known[id] }
+      add(key, delta)
+      event("A", i)
+    end
+  end
+end
+
+if problem then
+  return redis.error_reply("BANDIT " .. problem)
+end
+
+-- Nothing below can fail. The first write is one that a full memory refuses.
+for _, write in ipairs(writes) do
+  redis.call(unpack(write))
+end
+for decision in pairs(waits) do
+  local waiting = lists[WAITING][decision]
+  if #waiting == 0 then
+    redis.call("HDEL", WAITING, decision)
+  else
+    redis.call("HSET", WAITING, decision, table.concat(waiting, US))
+  end
+end
+for _, one in ipairs(adds) do
+  redis.call("HINCRBY", COUNTS, one[1], one[2])
+end
+for field, weight in pairs(weights) do
+  if not weight then
+    redis.call("HSET", COUNTS, field, string.format("%.17g", sums[field]))
+  end
+end
+return events

@@ -1,0 +1,348 @@
+"""``RedisBanditStorage``: each commit is one call of a Lua script, for any number of bandits.
+
+Knows which keys there are and what is asked for; ``client.py`` talks and ``records.py`` spells.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from ...errors import ConfigurationError
+from ...model import BanditKey, Counts, Decision, LogEntry
+from ..base import BanditStorage, Commit, CommitResult, DecisionWrite
+from ..codec import clean_commit
+from ..locks import deadline_of
+from ..settle import StoredReward
+from .client import RedisClient, Request, Script
+from .health import problems
+from .records import (
+    by_bandit,
+    commit_arguments,
+    ids_in,
+    pairs,
+    pruned_text,
+    read_adjustment,
+    read_decision,
+    read_result,
+    read_reward,
+    read_sums,
+)
+
+PAGE = 500
+"""Decisions that are read, or pruned, at a time."""
+
+
+class Keys(NamedTuple):
+    """The keys of an installation, or of one of its bandits; the order is that of the script."""
+
+    counts: str
+    decisions: str
+    rewards: str
+    links: str
+    waiting: str
+    adjustments: str
+    log: str
+
+    @classmethod
+    def of(cls, tag: str) -> Keys:
+        """Return the keys with a hash tag, which keeps them on one node of a cluster."""
+        return cls(*(f"{{{tag}}}:{name}" for name in cls._fields))
+
+
+class RedisBanditStorage(BanditStorage):
+    """Keeps counts and the log on a Redis server, for many machines; needs Redis 5 or newer.
+
+    What it acknowledged is as safe as Redis is told to keep it: ``appendonly yes`` and
+    ``maxmemory-policy noeviction``, and ``appendfsync always`` if a power failure may take nothing.
+
+    :param uri: ``redis://``, ``rediss://`` (TLS) or ``redis+unix:///path/of.sock?db=0``, with
+        credentials if the server asks for them; they appear in no message
+    :param prefix: what the keys begin with; every application has its own
+    :param shard_by: ``"bandit"`` gives each bandit keys on a node of its own in a cluster. A
+        commit is then atomic for each bandit, not for all together.
+    :raises ConfigurationError: the URI or an option cannot work
+    """
+
+    default_stats_ttl = 1.0
+
+    def __init__(self, uri: str, prefix: str = "bandit", shard_by: str | None = None) -> None:
+        if not isinstance(prefix, str) or not prefix or set(prefix) & set("{}"):
+            raise ConfigurationError(
+                f"The prefix {prefix!r} cannot work: it is a name without braces, as 'bandit',"
+                " which gives keys as '{bandit}:counts'."
+            )
+        if shard_by not in (None, "bandit"):
+            raise ConfigurationError(f"shard_by is {shard_by!r}; it can be 'bandit' or None.")
+        self.prefix = prefix
+        self.shard_by = shard_by
+        self._client = RedisClient(uri)
+        self._whole = Keys.of(prefix)
+        self._index = f"{{{prefix}}}:bandits"
+        self._commit_script = Script("commit")
+        self._prune_script = Script("prune")
+        self._known: dict[str, Keys] = {}
+        """Keys by bandit, for those that are in the index."""
+
+    @classmethod
+    def from_uri(cls, uri: str, **options: Any) -> RedisBanditStorage:
+        """Make a storage from ``redis://host:6379/0``, or another of the constructor's URIs.
+
+        :param options: ``prefix`` and ``shard_by``, as of the constructor
+        :raises ConfigurationError: the URI is of another form, or an option is unknown
+        """
+        unknown = sorted(set(options) - {"prefix", "shard_by"})
+        if unknown:
+            raise ConfigurationError(
+                f"A Redis storage has no option {', '.join(unknown)}; it knows 'prefix' and"
+                " 'shard_by'."
+            )
+        return cls(uri, **options)
+
+    def commit(self, commit: Commit, timeout: float | None = None) -> CommitResult:
+        """Apply a commit atomically and idempotently; see :meth:`BanditStorage.commit`.
+
+        :raises StorageTimeoutError: Redis did not answer in time
+        :raises StorageError: a value cannot be stored, or Redis refused
+        """
+        deadline = deadline_of(timeout)
+        clean = clean_commit(commit)
+        if not clean:
+            return CommitResult()
+        if self.shard_by is None:
+            request = self._commit_request(self._whole, clean)
+            return read_result([(clean, self._client.call(request, deadline))])
+        parts = by_bandit(clean)
+        self._register([name for name in parts if name not in self._known], deadline)
+        replies = self._client.call_all(
+            [self._commit_request(self._known[name], part) for name, part in parts.items()],
+            deadline,
+        )
+        # A bandit without any data may be one that Redis has forgotten, and the index with it.
+        empty = [name for name, reply in zip(parts, replies, strict=True) if reply[:1] == [b"E"]]
+        self._register(empty, deadline)
+        return read_result(list(zip(parts.values(), replies, strict=True)))
+
+    def _commit_request(self, keys: Keys, commit: Commit) -> Request:
+        arguments = (len(keys), *keys, *commit_arguments(commit))
+        return Request(keys.counts, arguments, self._commit_script)
+
+    def _register(self, names: Sequence[str], deadline: float | None) -> None:
+        """Put bandits into the index before their first commit, so that readers find them."""
+        if names:
+            self._client.call(Request(self._index, ("SADD", self._index, *names)), deadline)
+            for name in names:
+                self._known[name] = self._keys_of(name)
+
+    def _keys_of(self, bandit: str) -> Keys:
+        return Keys.of(f"{self.prefix}:{quote(bandit, safe='')}")
+
+    def _shards(self, deadline: float | None, bandit: str | None = None) -> list[Keys]:
+        """Return all sets of keys, or only the one that holds a bandit."""
+        if self.shard_by is None:
+            return [self._whole]
+        if bandit is not None:
+            return [self._keys_of(bandit)]
+        names = self._client.call(Request(self._index, ("SMEMBERS", self._index)), deadline)
+        self._known.update((name, self._keys_of(name)) for name in map(bytes.decode, names))
+        return [self._known[name] for name in sorted(map(bytes.decode, names))]
+
+    def read_counts(self, timeout: float | None = None) -> Counts:
+        """Return the sums of all bandits and versions; see :meth:`BanditStorage.read_counts`.
+
+        :raises StorageTimeoutError: Redis did not answer in time
+        :raises StorageCorruptError: what is stored is not of this library
+        :raises StorageError: Redis refused
+        """
+        counts: dict[BanditKey, dict[str, dict[str, float]]] = {}
+        for flat in self._ask_all(("HGETALL",), (), "counts", deadline_of(timeout)):
+            counts.update(read_sums(flat))
+        return counts
+
+    def get_decisions(
+        self, ids: Iterable[str], timeout: float | None = None
+    ) -> Mapping[str, Decision]:
+        """Return the stored decisions among ``ids``; see :meth:`BanditStorage.get_decisions`.
+
+        :raises StorageTimeoutError: Redis did not answer in time
+        :raises StorageCorruptError: what is stored is not of this library
+        :raises StorageError: Redis refused
+        """
+        wanted = list(ids)
+        if not wanted:
+            return {}
+        found: dict[str, Decision] = {}
+        for texts in self._ask_all(("HMGET",), wanted, "decisions", deadline_of(timeout)):
+            for id_, text in zip(wanted, texts, strict=True):
+                if text is not None:
+                    found[id_] = read_decision(id_, text).decision
+        return found
+
+    def _ask_all(
+        self, command: Sequence[str], arguments: Sequence[str], key: str, deadline: float | None
+    ) -> list[Any]:
+        """Ask all shards the same, in one round trip to each node once the bandits are known."""
+        if self.shard_by is None:
+            places = [getattr(self._whole, key)]
+        else:
+            places = [getattr(keys, key) for keys in self._shards(deadline)]
+        return self._client.call_all(
+            [Request(self._slot(place), (*command, place, *arguments)) for place in places],
+            deadline,
+        )
+
+    @staticmethod
+    def _slot(key: str) -> str:
+        """Return the name of a key's node: all keys of a shard go the way of its counts."""
+        return key.rpartition("}")[0] + "}:counts"
+
+    def iter_log(self, bandit: str | None = None) -> Iterator[LogEntry]:
+        """Yield the log as it was at the call; see :meth:`BanditStorage.iter_log`.
+
+        With ``shard_by="bandit"`` the order of decisions of two bandits in one millisecond is
+        that of their names.
+
+        :raises StorageCorruptError: what is stored is not of this library
+        :raises StorageError: Redis refused
+        """
+        for write, rows in self._stored(bandit):
+            if not write.decision.is_pruned:
+                yield LogEntry(write.decision, tuple(row.reward for row in rows))
+
+    def iter_commits(self) -> Iterator[Commit]:
+        """Yield what was stored at the call; see :meth:`BanditStorage.iter_commits`.
+
+        The ids of rewards that wait for their decision are kept in memory meanwhile.
+
+        :raises StorageCorruptError: what is stored is not of this library
+        :raises StorageError: Redis refused
+        """
+        # Before the log: one whose decision comes meanwhile would be in neither.
+        waiting = [(keys, self._orphans(keys)) for keys in self._shards(None)]
+        for write, rows in self._stored(None):
+            yield Commit((write,), tuple(sent for row in rows for sent in row.writes()))
+        for keys, ids in waiting:
+            for row in self._rewards(keys, ids):
+                yield Commit(rewards=row.writes())
+        for keys, _ in waiting:
+            flat = self._ask(keys, "HGETALL", keys.adjustments)
+            items = [read_adjustment(id_.decode(), text) for id_, text in pairs(flat)]
+            for _, item in sorted(items, key=itemgetter(0)):
+                yield Commit(adjustments=(item,))
+
+    def prune(self, before: float) -> int:
+        """Remove the details of old decisions; see :meth:`BanditStorage.prune`.
+
+        Reads the whole log, some hundred decisions at a time; each such step is atomic.
+
+        :raises StorageCorruptError: what is stored is not of this library
+        :raises StorageError: Redis refused; what was pruned so far is
+        """
+        return sum(
+            self._prune_page(keys, [id_ for _, id_ in page], before)
+            for keys in self._shards(None)
+            for page in self._pages(keys, self._mark(keys))
+        )
+
+    def _prune_page(self, keys: Keys, ids: Sequence[str], before: float) -> int:
+        arguments: list[str | bytes] = []
+        texts = self._ask(keys, "HMGET", keys.decisions, *ids)
+        for id_, text in zip(ids, texts, strict=True):
+            decision = read_decision(id_, text).decision
+            if decision.at < before and not decision.is_pruned:
+                arguments += (id_, text, pruned_text(text))
+        if not arguments:
+            return 0
+        request = Request(keys.counts, (1, keys.decisions, *arguments), self._prune_script)
+        return int(self._client.call(request, None))
+
+    def check(self) -> list[str]:
+        """Return which settings of Redis endanger what is stored, each with the fix."""
+        found = problems(self._client)
+        other = self._index if self.shard_by is None else self._whole.counts
+        if self._client.call(Request(other, ("EXISTS", other)), None):
+            found.append(
+                f"Redis holds {other}, which was written with another shard_by: set it as it was,"
+                " or move everything to a new prefix with 'flask bandit export' and 'import'."
+            )
+        return found
+
+    def close(self) -> None:
+        """Close the connections; using the storage again opens them again."""
+        self._client.close()
+
+    def _ask(self, keys: Keys, *arguments: str | int) -> Any:
+        return self._client.call(Request(keys.counts, arguments), None)
+
+    def _stored(self, bandit: str | None) -> Iterator[tuple[DecisionWrite, list[StoredReward]]]:
+        """Yield what is stored now, by the time at which it was."""
+        shards = self._shards(None, bandit)
+        logs = [self._stored_in(keys, self._mark(keys), bandit) for keys in shards]
+        for _, write, rows in heapq.merge(*logs, key=itemgetter(0)):
+            yield write, rows
+
+    def _stored_in(
+        self, keys: Keys, mark: str, bandit: str | None
+    ) -> Iterator[tuple[int, DecisionWrite, list[StoredReward]]]:
+        for page in self._pages(keys, mark):
+            ids = [id_ for _, id_ in page]
+            texts, links = self._client.call_all(
+                [
+                    Request(keys.counts, ("HMGET", keys.decisions, *ids)),
+                    Request(keys.counts, ("HMGET", keys.links, *ids)),
+                ],
+                None,
+            )
+            writes = [read_decision(id_, text) for id_, text in zip(ids, texts, strict=True)]
+            chosen = [
+                (moment, write, ids_in(link))
+                for (moment, _), write, link in zip(page, writes, links, strict=True)
+                if bandit in (None, write.decision.bandit)
+            ]
+            rows = iter(self._rewards(keys, [id_ for *_, given in chosen for id_ in given]))
+            for moment, write, given in chosen:
+                yield moment, write, [next(rows) for _ in given]
+
+    def _mark(self, keys: Keys) -> str:
+        """Return where the log ends now."""
+        last = self._ask(keys, "XREVRANGE", keys.log, "+", "-", "COUNT", 1)
+        return last[0][0].decode() if last else ""
+
+    def _pages(self, keys: Keys, mark: str) -> Iterator[list[tuple[int, str]]]:
+        """Yield milliseconds and ids of decisions, as far as the log went at a mark."""
+        first = "-" if mark else ""
+        while first:
+            entries = self._ask(keys, "XRANGE", keys.log, first, mark, "COUNT", PAGE)
+            if not entries:
+                return
+            moments = [[int(n) for n in entry[0].split(b"-")] for entry in entries]
+            yield [(m[0], e[1][1].decode()) for m, e in zip(moments, entries, strict=True)]
+            first = f"{moments[-1][0]}-{moments[-1][1] + 1}"
+
+    def _rewards(self, keys: Keys, ids: Sequence[str]) -> Iterator[StoredReward]:
+        for start in range(0, len(ids), PAGE):
+            page = ids[start : start + PAGE]
+            texts = self._ask(keys, "HMGET", keys.rewards, *page)
+            for id_, text in zip(page, texts, strict=True):
+                yield read_reward(id_, text)[1]
+
+    def _orphans(self, keys: Keys) -> list[str]:
+        """Return the ids of rewards whose decision is not there, in the order of their arrival."""
+        waiting = dict(pairs(self._ask(keys, "HGETALL", keys.waiting)))
+        if not waiting:
+            return []
+        texts = self._ask(keys, "HMGET", keys.decisions, *(id_.decode() for id_ in waiting))
+        ids = [
+            id_
+            for (_, waits), text in zip(waiting.items(), texts, strict=True)
+            if text is None
+            for id_ in ids_in(waits)
+        ]
+        if not ids:
+            return []
+        rewards = self._ask(keys, "HMGET", keys.rewards, *ids)
+        numbers = {id_: read_reward(id_, text)[0] for id_, text in zip(ids, rewards, strict=True)}
+        return sorted(ids, key=numbers.__getitem__)
