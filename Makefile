@@ -44,5 +44,5 @@ $(VENV)/.lint: pyproject.toml | $(BIN)/python
 	touch $@
 
 $(VENV)/.bench: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -e '.[demo,bench]'
+	$(BIN)/python -m pip install --quiet -e '.[bench]'
 	touch $@

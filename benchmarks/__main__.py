@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 
-MODULES = ("requests", "propensities", "json_write_cost", "regret")
+MODULES = ("requests", "new_visitors", "commit_latency", "commit_cost", "propensities", "regret")
 
 
 def main() -> None:

@@ -1,10 +1,12 @@
-"""A browser test that must run and cannot is a failure, not a skip."""
+"""Servers for the tests; and a browser test that must run and cannot is a failure, not a skip."""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+
+pytest_plugins = ["tests.servers.postgres", "tests.servers.redis", "tests.servers.zeo"]
 
 
 @pytest.hookimpl(wrapper=True)

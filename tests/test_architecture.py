@@ -63,7 +63,21 @@ def test_init_is_one_screen() -> None:
     assert (PACKAGE / "__init__.py").read_text().count("\n") <= 50
 
 
-OPTIONAL = ["flask_debugtoolbar", "rich", "gunicorn", "pytest", "hypothesis", "scipy", "selenium"]
+OPTIONAL = [
+    "ZEO",
+    "ZODB",
+    "alembic",
+    "flask_debugtoolbar",
+    "gunicorn",
+    "hypothesis",
+    "psycopg",
+    "pytest",
+    "redis",
+    "rich",
+    "scipy",
+    "selenium",
+    "sqlalchemy",
+]
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,8 @@ def uri(request: pytest.FixtureRequest) -> str:
         start: Callable[[], RedisServer] = request.getfixturevalue("start_redis")
         return start().uri
     if request.param == "zeo":
-        zeo_server: ZEOServer = request.getfixturevalue("zeo_server")
-        return zeo_server.uri
+        start_zeo: Callable[[], ZEOServer] = request.getfixturevalue("start_zeo")
+        return start_zeo().uri
     return FILES[request.param]
 
 
