@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import BTrees.OOBTree
 import psycopg
@@ -16,7 +15,6 @@ import sqlalchemy as sa
 import transaction
 import ZODB
 import ZODB.FileStorage
-from sqlalchemy.dialects import postgresql, sqlite
 
 from tests.servers.postgres import PostgresServer, started_postgres
 from tests.servers.redis import RedisServer
@@ -74,12 +72,12 @@ def _place(
     if name == "sqlalchemy-sqlite":
         uri = f"sqlite+pysqlite:///{folder / 'core.db'}"
         by_hand = f"sqlite+pysqlite:///{folder / 'core_by_hand.db'}"
-        return Place(name, uri, lambda stack: on_sqlalchemy(stack, by_hand, sqlite.insert))
+        return Place(name, uri, lambda stack: on_sqlalchemy(stack, by_hand))
     if name in ("postgresql", "psycopg"):
         assert postgres is not None
         uri, other = postgres.new_database(), postgres.new_database()
         if name == "postgresql":
-            return Place(name, uri, lambda stack: on_sqlalchemy(stack, other, postgresql.insert))
+            return Place(name, uri, lambda stack: on_sqlalchemy(stack, other))
         return Place(name, uri, lambda stack: on_psycopg(stack, other))
     if name == "redis":
         assert redis is not None
@@ -104,22 +102,28 @@ def on_sqlite3(stack: ExitStack, path: Path) -> Increment:
     return lambda arm: db.execute(upsert, (arm,))
 
 
-def on_sqlalchemy(stack: ExitStack, uri: str, insert: Callable[..., Any]) -> Increment:
+def on_sqlalchemy(stack: ExitStack, uri: str) -> Increment:
     engine = sa.create_engine(uri)
     stack.callback(engine.dispose)
-    COUNTS.create(engine)
     if engine.dialect.name == "sqlite":
-        with engine.connect() as connection:
-            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+        sa.event.listen(engine, "connect", _tune)
+    COUNTS.create(engine)
+
+    upsert = sa.text(
+        "INSERT INTO counts_by_hand VALUES (:arm, 1)"
+        " ON CONFLICT (arm) DO UPDATE SET n = counts_by_hand.n + 1"
+    )
 
     def increment(arm: str) -> None:
-        new = insert(COUNTS).values(arm=arm, n=1)
         with engine.begin() as connection:
-            connection.execute(
-                new.on_conflict_do_update(index_elements=[COUNTS.c.arm], set_={"n": COUNTS.c.n + 1})
-            )
+            connection.execute(upsert, {"arm": arm})
 
     return increment
+
+
+def _tune(connection: sqlite3.Connection, record: object) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
 
 
 def on_psycopg(stack: ExitStack, uri: str) -> Increment:
