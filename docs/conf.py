@@ -27,12 +27,16 @@ python_maximum_signature_line_length = 80
 # A reference that leads nowhere is an error; other packages' objects are not linked.
 nitpicky = True
 nitpick_ignore_regex = [
-    (r"py:.*", r"(flask|werkzeug|numpy|blinker|collections|typing|pathlib|np|npt|os)\..*"),
+    (
+        r"py:.*",
+        r"(flask|werkzeug|numpy|sqlalchemy|blinker|collections|typing|pathlib|np|npt|os)\..*",
+    ),
     (
         r"py:.*",
         r"(flask_bandit\.web\.decorators\.View|Any|Flask|Response|Callable|ClassVar|Iterable|Iterator|Mapping|Sequence)",
     ),
     (r"py:.*", r"(bool|bytes|dict|float|frozenset|int|list|object|str|tuple|type|None)"),
+    (r"py:class", r"dict\[~.*|flask_bandit\.testing\.proxy\.FaultProxy"),
     (r"py:exc", r"(ValueError|TypeError|KeyError|LookupError|RuntimeError|Exception|OSError)"),
     (r"py:class", r"(ValueError|LookupError|RuntimeError|Exception|NamedTuple|ABC|Protocol)"),
 ]

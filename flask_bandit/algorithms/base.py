@@ -62,7 +62,7 @@ class Policy:
         raise NotImplementedError
 
     propensities_of_few: Callable[..., list[float]] | None = None
-    """The same probabilities as a list, from a list of :data:`ArmSums`.
+    """The same probabilities as a list, from a list of each arm's sums by name.
 
     Optional, for few arms, where arrays cost more. A subclass with :meth:`propensities` of its own
     does not inherit it.

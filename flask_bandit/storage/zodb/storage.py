@@ -55,7 +55,7 @@ class ZODBBanditStorage(BanditStorage):
     :param database: the path of a file, for one process; ``"zeo://host:port"``, for many; or a
         ``ZODB.DB`` that the app opened and will close
     :param root: the key in the root object; everything else in the database is left alone
-    :param auto_migrate: make what is missing at first use; see :meth:`upgrade`
+    :param auto_migrate: make what is missing at first use; see :meth:`BanditStorage.upgrade`
     :raises ConfigurationError: the arguments do not say where the database is
     """
 
