@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +14,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import event
 
-from flask_bandit import storage_failed, storage_recovered
+from flask_bandit import storage_failed, storage_recovered, suggest_arm_for
 from flask_bandit.storage.sql import SQLBanditStorage
 from tests.servers.postgres import PostgresServer
 
@@ -63,7 +65,7 @@ def kinds(statements: list[str]) -> tuple[int, int]:
 def add_page_of_all(app: Flask) -> None:
     @app.get("/all")
     def page_of_all() -> str:
-        return ",".join(app.suggest_arm_for(name)[0] for name in NAMES)  # type: ignore[attr-defined]
+        return ",".join(suggest_arm_for(name)[0] for name in NAMES)
 
 
 def test_what_a_request_costs(storage: SQLBanditStorage, statements: list[str]) -> None:
@@ -121,10 +123,24 @@ class Visitors:
                 self.statuses += [seen.status_code, clicked.status_code]
                 self.acknowledged += bool(set_cookies(seen))
 
+    def go_on(self) -> None:
+        """Wait until they were served some more pages."""
+        served = len(self.statuses)
+        until(lambda: len(self.statuses) > served + 200, "the site waits")
+
+    def are_assigned(self) -> None:
+        """Wait until some more got a cookie."""
+        before = self.acknowledged
+        until(lambda: self.acknowledged > before + 20, "nobody was assigned")
+
     def leave(self) -> None:
         self._ends.set()
         for thread in self._threads:
             thread.join(PATIENCE)
+
+
+def wait_for(events: list[Any], number: int) -> None:
+    until(lambda: len(events) >= number, "it was not sent")
 
 
 def until(condition: Callable[[], object], what: str) -> None:
@@ -152,20 +168,18 @@ def test_the_site_goes_on_while_the_server_is_away(
     caplog.set_level(logging.WARNING, "flask_bandit")
     visitors = Visitors(app, 3)
     try:
-        until(lambda: visitors.acknowledged > 20, "nobody was assigned")
+        visitors.are_assigned()
         for outage in (1, 2):
             postgres.stop_immediate()
-            until(lambda number=outage: len(failures) == number, "nobody noticed")
-            served = len(visitors.statuses)
-            until(lambda number=served: len(visitors.statuses) > number + 200, "the site waits")
+            wait_for(failures, outage)
+            visitors.go_on()
             assert len(recoveries) == outage - 1
             postgres.start()
             back = time.monotonic()
-            until(lambda number=outage: len(recoveries) == number, "it did not resume")
+            wait_for(recoveries, outage)
             # One second is what is promised; the rest is for a busy machine.
             assert recoveries[-1] - back < 5.0
-            acknowledged = visitors.acknowledged
-            until(lambda number=acknowledged: visitors.acknowledged > number + 20, "not counted")
+            visitors.are_assigned()
     finally:
         visitors.leave()
     assert set(visitors.statuses) == {200}
@@ -181,9 +195,6 @@ def test_the_site_goes_on_while_the_server_is_away(
 def test_a_deadline_holds_for_a_page_while_the_server_hangs(
     postgres: PostgresServer, storage: SQLBanditStorage
 ) -> None:
-    import os
-    import signal
-
     app = make_app(MAB_STORAGE_ENGINE=storage, MAB_STORAGE_TIMEOUT=0.3, MAB_STATS_TTL=0.0)
     app.test_client().get("/btn")
     stopped = postgres.pids()

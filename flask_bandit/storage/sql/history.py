@@ -1,0 +1,103 @@
+"""The log read and pruned in pages: constant memory, and no transaction that lasts.
+
+What is stored while somebody reads has a larger number than the last one to be read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, Connection, Table, exists, func, select, update
+
+from ...model import LogEntry, StatsDelta
+from ..base import Commit, DecisionWrite
+from ..settle import StoredReward
+from .rows import adjustment_of, decision_of, reward_of
+from .tables import adjustments, decisions, rewards
+
+PAGE = 500
+
+_T = TypeVar("_T")
+Run = Callable[[Callable[[Connection], _T]], _T]
+"""Does some work on a connection."""
+
+_STORED = ~decisions.c.awaited
+_COMPLETE = _STORED & (decisions.c.policy_version != "")
+
+
+def _all(query: Any, connection: Connection) -> Sequence[Any]:
+    return connection.execute(query).all()
+
+
+def _count(statement: Any, connection: Connection) -> int:
+    return connection.execute(statement).rowcount
+
+
+def _rows(run: Run[Any], table: Table, condition: ColumnElement[bool] | None) -> Iterator[Any]:
+    """Yield pages of rows in the order of their numbers, up to the largest one of now."""
+    last: int = run(lambda c: c.execute(select(func.max(table.c.seq))).scalar()) or 0
+    after = 0
+    while after < last:
+        query = select(table).where(table.c.seq > after, table.c.seq <= last)
+        if condition is not None:
+            query = query.where(condition)
+        query = query.order_by(table.c.seq).limit(PAGE)
+        page: Sequence[Any] = run(partial(_all, query))
+        if page:
+            yield page
+        after = page[-1].seq if len(page) == PAGE else last
+
+
+def _joined(run: Run[Any], page: Sequence[Any]) -> dict[str, list[StoredReward]]:
+    query = select(rewards).where(rewards.c.decision_id.in_([row.id for row in page]))
+    found: dict[str, list[StoredReward]] = {}
+    for row in run(partial(_all, query.order_by(rewards.c.seq))):
+        found.setdefault(row.decision_id, []).append(reward_of(row))
+    return found
+
+
+def iter_log(run: Run[Any], bandit: str | None) -> Iterator[LogEntry]:
+    """Yield decisions that were not pruned, with their rewards."""
+    condition = _COMPLETE if bandit is None else _COMPLETE & (decisions.c.bandit == bandit)
+    for page in _rows(run, decisions, condition):
+        joined = _joined(run, page)
+        for row in page:
+            given = tuple(stored.reward for stored in joined.get(row.id, ()))
+            yield LogEntry(decision_of(row), given)
+
+
+def iter_commits(run: Run[Any]) -> Iterator[Commit]:
+    """Yield everything that is stored, as commits."""
+    for page in _rows(run, decisions, _STORED):
+        joined = _joined(run, page)
+        for row in page:
+            made = DecisionWrite(decision_of(row), StatsDelta(json.loads(row.delta)))
+            given = [w for stored in joined.get(row.id, ()) for w in stored.writes()]
+            yield Commit((made,), tuple(given))
+    has_decision = exists().where(decisions.c.id == rewards.c.decision_id, _STORED)
+    for page in _rows(run, rewards, ~rewards.c.counted & ~has_decision):
+        for row in page:
+            yield Commit(rewards=reward_of(row).writes())
+    for page in _rows(run, adjustments, None):
+        for row in page:
+            yield Commit(adjustments=(adjustment_of(row),))
+
+
+def prune(run: Run[Any], before: float) -> int:
+    """Empty the details of decisions made before a time; return of how many."""
+    old = _COMPLETE & (decisions.c.at < before)
+    pruned = 0
+    for page in _rows(run, decisions, old):
+        numbers = [row.seq for row in page]
+        emptied = (
+            update(decisions)
+            .where(decisions.c.seq.in_(numbers), old)
+            .values(
+                propensity=None, propensities=None, context=None, subject=None, policy_version=""
+            )
+        )
+        pruned += run(partial(_count, emptied))
+    return pruned

@@ -1,0 +1,353 @@
+"""The storage: each call on a connection of its own, done by its deadline or failed.
+
+What a commit writes is in :mod:`.commits`; how connections are had and dropped in :mod:`.links`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, text
+
+from ...errors import ConfigurationError, StorageError
+from ...model import Counts, Decision, LogEntry
+from ..base import BanditStorage, Commit, CommitResult
+from ..codec import clean_commit
+from ..locks import deadline_of, remaining
+from . import commits, history, migrate
+from .engines import check_dialect, describe, is_disconnect, is_retried, make_engine, translate
+from .links import Link, Links
+from .rows import counts_of
+
+FOREVER = 2**31 - 1
+"""Milliseconds; the longest that SQLite can be told to wait."""
+
+_T = TypeVar("_T")
+_opened: weakref.WeakSet[SQLBanditStorage] = weakref.WeakSet()
+
+_COUNTS = text(
+    "SELECT bandit, version, arm, name, CAST(sum(count) AS BIGINT), sum(total)"
+    " FROM bandit_counts GROUP BY bandit, version, arm, name ORDER BY 1, 2, 3, 4"
+)
+
+
+class SQLBanditStorage(BanditStorage):
+    """Keeps counts and the log in PostgreSQL or SQLite, by SQLAlchemy.
+
+    For sites on several machines, and for apps that have a database already. A commit of what is
+    new is one statement; counts are exact however many processes write.
+
+    :param engine: a URI such as ``"postgresql+psycopg://user:password@host/database"``; an
+        engine of the app's; or a function that returns one, called at first use, as
+        ``lambda: db.engine`` for Flask-SQLAlchemy
+    :param auto_migrate: make and update the tables at first use; without, ``flask bandit db
+        upgrade`` does
+    :raises ConfigurationError: the URI cannot be used, or its driver is not installed
+    """
+
+    default_stats_ttl = 1.0
+
+    def __init__(
+        self, engine: str | Engine | Callable[[], Engine], *, auto_migrate: bool = True
+    ) -> None:
+        self.auto_migrate = auto_migrate
+        self._given = engine
+        self._lock = threading.Lock()
+        self._links: Links | None = None
+        self._own = isinstance(engine, str)
+        self._has_tables = False
+        self._pid = os.getpid()
+        if isinstance(engine, str):
+            self._links = self._make_links(make_engine(engine))
+        elif not isinstance(engine, Engine) and not callable(engine):
+            raise ConfigurationError(
+                f"SQLBanditStorage takes a URI, an engine or a function that returns one, not a"
+                f" {type(engine).__name__}; with Flask-SQLAlchemy, 'lambda: db.engine'."
+            )
+        _opened.add(self)
+
+    def __repr__(self) -> str:
+        where = describe(self._links.engine) if self._links else "not connected yet"
+        return f"<{type(self).__name__} {where}>"
+
+    @classmethod
+    def from_uri(cls, uri: str, **options: Any) -> SQLBanditStorage:
+        """Make a storage from ``postgresql+psycopg://...`` or ``sqlite+pysqlite:///file.db``.
+
+        :param options: as of the constructor
+        :raises ConfigurationError: the URI cannot be used, or an option is unknown
+        """
+        unknown = sorted(set(options) - {"auto_migrate"})
+        if unknown:
+            raise ConfigurationError(
+                f"An SQL storage has no option {', '.join(unknown)}; it knows 'auto_migrate'."
+                " For an engine with options of your own, hand the engine to SQLBanditStorage."
+            )
+        return cls(uri, **options)
+
+    def commit(self, commit: Commit, timeout: float | None = None) -> CommitResult:
+        """Apply a commit atomically and idempotently; see :meth:`BanditStorage.commit`.
+
+        :raises StorageTimeoutError: the database did not answer in time
+        :raises StorageError: a value cannot be stored, or the database failed
+        """
+        clean = clean_commit(commit)
+        if not clean:
+            return CommitResult()
+        return self._run(lambda connection: commits.apply(connection, clean), timeout)
+
+    def read_counts(self, timeout: float | None = None) -> Counts:
+        """Return the sums of all bandits and versions; see :meth:`BanditStorage.read_counts`.
+
+        :raises StorageTimeoutError: the database did not answer in time
+        :raises StorageError: the database failed
+        """
+        return self._run(lambda c: counts_of(c.execute(_COUNTS)), timeout)
+
+    def get_decisions(
+        self, ids: Iterable[str], timeout: float | None = None
+    ) -> Mapping[str, Decision]:
+        """Return the stored decisions among ``ids``; see :meth:`BanditStorage.get_decisions`.
+
+        :raises StorageTimeoutError: the database did not answer in time
+        :raises StorageError: the database failed
+        """
+        wanted = sorted(set(ids))
+        return self._run(lambda c: commits.read_decisions(c, wanted), timeout)
+
+    def iter_log(self, bandit: str | None = None) -> Iterator[LogEntry]:
+        """Yield the log in pages; see :meth:`BanditStorage.iter_log`.
+
+        :raises StorageError: the database failed
+        """
+        return history.iter_log(self._read, bandit)
+
+    def iter_commits(self) -> Iterator[Commit]:
+        """Yield everything in pages; see :meth:`BanditStorage.iter_commits`.
+
+        :raises StorageError: the database failed
+        """
+        return history.iter_commits(self._read)
+
+    def prune(self, before: float) -> int:
+        """Remove the details of old decisions, a page at a time; see :meth:`BanditStorage.prune`.
+
+        :raises StorageError: the database failed; the pages before are pruned
+        """
+        return history.prune(self._read, before)
+
+    def upgrade(self) -> str:
+        """Make or update the tables; see :meth:`BanditStorage.upgrade`.
+
+        :raises StorageError: the database failed, or its tables were made by a later version
+        """
+        done = self._run(lambda c: migrate.migrate(c, None), None, upgrading=True)
+        self._has_tables = True
+        return done
+
+    def check(self) -> list[str]:
+        """Return what is wrong with the tables or the server's settings.
+
+        :raises StorageError: the database cannot be reached
+        """
+        found = []
+        try:
+            self._read(lambda c: None)
+        except StorageError as error:
+            if self._has_tables or "db upgrade" not in str(error):
+                raise
+            found.append(str(error))
+        return found + self._run(_lax_settings, None, upgrading=True)
+
+    def close(self) -> None:
+        """Give back the connections; using the storage again opens new ones."""
+        if self._links is not None and self._pid == os.getpid():
+            self._links.clear()
+
+    def _read(self, work: Callable[[Connection], _T]) -> _T:
+        return self._run(work, None)
+
+    def _run(
+        self,
+        work: Callable[[Connection], _T],
+        timeout: float | None,
+        *,
+        upgrading: bool = False,
+    ) -> _T:
+        """Do ``work`` on a connection, again where that is safe and helps, until the deadline.
+
+        Work is done completely or not at all, and may be done twice.
+
+        :param upgrading: the tables need not be there
+        """
+        deadline = deadline_of(timeout)
+        links = self._resolve()
+        tries = 0
+        while True:
+            try:
+                link = links.take(deadline)
+            except Exception as error:
+                raise self._translated(error, links, False) from _cause(error)
+            try:
+                with link.until(deadline):
+                    self._prepare(link, deadline, upgrading)
+                    result = work(link.connection)
+                    self._restore(link)
+            except BaseException as error:
+                tries += 1
+                self._recover(links, link, error, tries, deadline)
+            else:
+                links.give(link)
+                return result
+
+    def _recover(
+        self, links: Links, link: Link, error: BaseException, tries: int, deadline: float | None
+    ) -> None:
+        """Leave no trace of a failure, and raise it unless the work may be tried again."""
+        broken = link.expired or is_disconnect(error) or not isinstance(error, Exception)
+        if not broken:
+            broken = not self._roll_back(link, deadline)
+        if broken:
+            links.drop(link)
+        else:
+            links.give(link)
+        if isinstance(error, Exception) and not link.expired:
+            if is_disconnect(error) and link.used and tries == 1:
+                # The server was restarted while nobody asked: the others are dead as well.
+                links.clear()
+                return
+            if is_retried(error) and tries < 1000 and remaining(deadline) != 0.0:
+                time.sleep(random.uniform(0.0, min(0.002 * tries, 0.05)))
+                return
+        if "bandit_" in str(getattr(error, "orig", "")):
+            # The tables may have been removed.
+            self._has_tables = False
+        raise self._translated(error, links, link.expired) from _cause(error)
+
+    def _roll_back(self, link: Link, deadline: float | None) -> bool:
+        """End a transaction that failed; outside of one it changes nothing."""
+        try:
+            with link.until(deadline):
+                if link.in_transaction:
+                    link.connection.exec_driver_sql("ROLLBACK")
+                self._restore(link)
+        except Exception:
+            return False
+        return True
+
+    def _translated(self, error: BaseException, links: Links, expired: bool) -> BaseException:
+        return translate(error, links.engine, expired)
+
+    def _prepare(self, link: Link, deadline: float | None, upgrading: bool) -> None:
+        """Set what holds for this call only, and look after the tables at first use."""
+        connection = link.connection
+        if connection.dialect.name == "sqlite":
+            link.busy_timeout = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
+            left = remaining(deadline)
+            milliseconds = FOREVER if deadline is None else min(FOREVER, int(left * 1000))
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {milliseconds}")
+            if self._own and not link.used:
+                connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+                connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
+        if self._has_tables or upgrading:
+            return
+        version = migrate.stored_version(connection)
+        if version != migrate.VERSIONS[-1]:
+            if not self.auto_migrate:
+                raise StorageError(
+                    f"The bandits' tables are {'of version ' + version if version else 'missing'}"
+                    f" and shall be of version {migrate.VERSIONS[-1]}: run 'flask bandit db"
+                    " upgrade', or set auto_migrate to True."
+                )
+            migrate.migrate(connection, deadline)
+        self._has_tables = True
+
+    def _restore(self, link: Link) -> None:
+        """Undo what :meth:`_prepare` set on a connection of the app's."""
+        if link.busy_timeout is not None and not self._own:
+            link.connection.exec_driver_sql(f"PRAGMA busy_timeout = {link.busy_timeout}")
+        link.busy_timeout = None
+
+    def _resolve(self) -> Links:
+        """Return the connections, of the engine that the app has by now."""
+        if self._links is None:
+            engine = self._given if isinstance(self._given, Engine) else self._given()  # type: ignore[operator]
+            with self._lock:
+                if self._links is None:
+                    self._links = self._make_links(engine)
+        return self._links
+
+    def _make_links(self, engine: Engine) -> Links:
+        if not isinstance(engine, Engine):
+            raise ConfigurationError(
+                f"SQLBanditStorage was given a function that returns a {type(engine).__name__};"
+                " it must return an SQLAlchemy engine, as 'lambda: db.engine' does."
+            )
+        check_dialect(engine.dialect.name)
+        links = Links(engine, self._own)
+        if self._pid != os.getpid():
+            links.forget()
+            self._pid = os.getpid()
+        return links
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    """Return what to show as the cause: the driver's words, without statements and values."""
+    return getattr(error, "orig", None) or (None if isinstance(error, StorageError) else error)
+
+
+def _lax_settings(connection: Connection) -> list[str]:
+    if connection.dialect.name != "postgresql":
+        return []
+    lost = {
+        "fsync": "a crash of the machine can destroy the whole database",
+        "full_page_writes": "a crash of the machine can destroy pages of the database",
+        "synchronous_commit": "a crash of the server can lose the commits of the last moment,"
+        " although they were acknowledged",
+    }
+    return [
+        f"PostgreSQL's setting {name} is off: {what}. Set it to on."
+        for name, what in lost.items()
+        if connection.exec_driver_sql(f"SHOW {name}").scalar() == "off"
+    ]
+
+
+class _Forks:
+    """Tells the storages before and after each fork of this process."""
+
+    def __init__(self) -> None:
+        self._told: list[Links] = []
+
+    def before(self) -> None:
+        self._told = [storage._links for storage in list(_opened) if storage._links is not None]
+        for links in self._told:
+            links.before_fork()
+
+    def after_in_parent(self) -> None:
+        for links in self._told:
+            links.after_fork()
+        self._told = []
+
+    def after_in_child(self) -> None:
+        migrate.reset_after_fork()
+        for links in self._told:
+            links.forget()
+        for storage in list(_opened):
+            storage._lock = threading.Lock()
+            if storage._links is not None:
+                storage._pid = os.getpid()
+        self._told = []
+
+
+_forks = _Forks()
+os.register_at_fork(
+    before=_forks.before,
+    after_in_parent=_forks.after_in_parent,
+    after_in_child=_forks.after_in_child,
+)
