@@ -1,8 +1,9 @@
 """A new visitor's view on each storage, against the same view written by hand for that storage.
 
 The view by hand looks for an itsdangerous cookie, draws an arm at random, adds 1 to its count and
-sets the cookie: no log, no probabilities, nothing that makes a replay count once. Both apps answer
-in this process, in turn in every round; the time is the wall clock's, since servers work too.
+sets the cookie: no log, no probabilities, nothing that makes a replay count once. All apps answer
+in turn in every round, in this process or each on a gunicorn of its own; the time is the wall
+clock's, since servers of databases work too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import random
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ from werkzeug.test import EnvironBuilder
 from flask_bandit import BanditMiddleware, choose_arm
 from flask_bandit.bandits import Bandit, EpsilonGreedyBandit, ThompsonBandit
 
+from .gunicorn_app import served
 from .places import NAMES, Increment, Place, open_places
 from .requests import ARMS, new_app, run, with_arms
 
@@ -41,11 +45,16 @@ ALGORITHMS: dict[str, type[Bandit]] = {
 ONE_YEAR = 365 * 24 * 3600
 
 
-def ours(uri: str, algorithm: str) -> Flask:
+Maker = Callable[[ExitStack], Flask]
+"""Makes an app; what has to be closed at the end is given to the stack."""
+
+
+def ours(uri: str, algorithm: str, stack: ExitStack) -> Flask:
     app = new_app("ours")
     app.config["MAB_STORAGE_URI"] = uri
     mab = BanditMiddleware(app)
     mab.add_bandit("color", with_arms(ALGORITHMS[algorithm]()))
+    stack.callback(app.extensions["bandit"].storage.close)
 
     @app.get("/page")
     @choose_arm("color")
@@ -55,8 +64,8 @@ def ours(uri: str, algorithm: str) -> Flask:
     return app
 
 
-def by_hand(increment: Increment) -> Flask:
-    app = new_app("by hand")
+def by_hand(place: Callable[[ExitStack], Increment], stack: ExitStack) -> Flask:
+    app, increment = new_app("by hand"), place(stack)
     serializer = URLSafeSerializer("benchmark")
 
     @app.get("/page")
@@ -94,24 +103,33 @@ def flask_mab_json(folder: Path) -> Flask:
     return app
 
 
-def time_batch(app: Flask, count: int) -> float:
-    """Return seconds per new visitor."""
-    environs: list[dict[str, Any]] = [
-        EnvironBuilder("/page", base_url="https://localhost").get_environ() for _ in range(count)
-    ]
-    gc.collect()
-    started = time.perf_counter()
-    for environ in environs:
-        run(app, environ)
-    return (time.perf_counter() - started) / count
+Batch = Callable[[int], float]
+"""Lets that many new visitors come, and returns the seconds that each took."""
 
 
-def measure(apps: dict[tuple[str, str], Flask], rounds: int, count: int) -> dict[Any, float]:
+def in_process(app: Flask) -> Batch:
+    """Call the app in this process."""
+
+    def batch(count: int) -> float:
+        environs: list[dict[str, Any]] = [
+            EnvironBuilder("/page", base_url="https://localhost").get_environ()
+            for _ in range(count)
+        ]
+        gc.collect()
+        started = time.perf_counter()
+        for environ in environs:
+            run(app, environ)
+        return (time.perf_counter() - started) / count
+
+    return batch
+
+
+def measure(batches: dict[tuple[str, str], Batch], rounds: int, count: int) -> dict[Any, float]:
     """Return the median seconds per request by (storage, how)."""
-    times: dict[tuple[str, str], list[float]] = {key: [] for key in apps}
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in batches}
     for round_ in track(range(rounds + 1), description="rounds", transient=True):
-        for key, app in apps.items():
-            seconds = time_batch(app, count)
+        for key, batch in batches.items():
+            seconds = batch(count)
             if round_:  # the first one opens files and connections
                 times[key].append(seconds)
     return {key: statistics.median(values) for key, values in times.items()}
@@ -140,18 +158,26 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--requests", type=int, default=100, help="per round and app")
     parser.add_argument("--algorithm", choices=sorted(ALGORITHMS), default="epsilon_greedy")
+    parser.add_argument(
+        "--served", action="store_true", help="ask gunicorn over HTTP, not the app in this process"
+    )
     options = parser.parse_args()
     logging.getLogger("flask_bandit").setLevel(logging.ERROR)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         places = stack.enter_context(open_places(folder, tuple(options.storages)))
-        apps: dict[tuple[str, str], Flask] = {("", "Flask-MAB"): flask_mab_json(folder)}
+        makers: dict[tuple[str, str], Maker] = {
+            ("", "Flask-MAB"): lambda stack: flask_mab_json(folder)
+        }
         for place in places:
-            app = apps[place.name, "ours"] = ours(place.uri, options.algorithm)
-            stack.callback(app.extensions["bandit"].storage.close)
+            makers[place.name, "ours"] = partial(ours, place.uri, options.algorithm)
             if place.by_hand is not None:
-                apps[place.name, "by hand"] = by_hand(place.by_hand(stack))
-        medians = measure(apps, options.rounds, options.requests)
+                makers[place.name, "by hand"] = partial(by_hand, place.by_hand)
+        batches = {
+            key: served(make, stack) if options.served else in_process(make(stack))
+            for key, make in makers.items()
+        }
+        medians = measure(batches, options.rounds, options.requests)
         Console(width=100).print(report(places, medians))
 
 

@@ -94,7 +94,9 @@ def in_memory(stack: ExitStack) -> Increment:
 
 
 def on_sqlite3(stack: ExitStack, path: Path) -> Increment:
-    db = stack.enter_context(closing(sqlite3.connect(path, isolation_level=None)))
+    db = stack.enter_context(
+        closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False))
+    )
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")
     db.execute("CREATE TABLE counts (arm TEXT PRIMARY KEY, n INTEGER NOT NULL)")
