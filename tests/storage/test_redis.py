@@ -176,12 +176,6 @@ def test_a_number_comes_back_as_it_was_sent(storage: RedisBanditStorage) -> None
     assert storage.get_decisions(["d"])["d"].at == made.at
 
 
-def test_half_a_surrogate_pair_in_a_context(storage: RedisBanditStorage) -> None:
-    made = decision("d", context={"text": "\ud83d", "other": "ü"}, subject="\udc00")
-    storage.commit(decisions(made))
-    assert storage.get_decisions(["d"])["d"] == made
-
-
 def test_a_log_of_several_pages(storage: RedisBanditStorage) -> None:
     made = [decision(f"d{number}", at=float(number)) for number in range(1203)]
     for start in range(0, len(made), 300):

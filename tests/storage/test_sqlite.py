@@ -388,17 +388,6 @@ def test_sum_that_no_integer_holds(storage: SQLiteBanditStorage) -> None:
     assert storage.read_counts()[KEY]["green"]["reward"] == pytest.approx(3 * 2.0**63)
 
 
-@pytest.mark.parametrize("field", [{"version": 2**70}, {"subject": "\ud83d"}])
-def test_values_that_sqlite_cannot_take(
-    storage: SQLiteBanditStorage, field: dict[str, Any]
-) -> None:
-    with pytest.raises(StorageError, match="cannot be stored"):
-        storage.commit(decisions(decision("1"), decision("2", **field)))
-    assert storage.read_counts() == {}
-    storage.commit(decisions(decision("1")))
-    assert pulls(storage) == 1
-
-
 def test_many_pages(storage: SQLiteBanditStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_storage, "PAGE", 7)
     monkeypatch.setattr(sqlite_storage, "PRUNE_PAGE", 7)
