@@ -50,10 +50,6 @@ __all__ = [
 ]
 
 DEFAULT_FLOOR = 0.005
-FEW_ARMS = 12
-"""Up to so many, plain floats are faster than arrays."""
-
-_NO_SUMS: Mapping[str, float] = {}
 MAX_ARM_ID = 200
 MAX_REWARD = 1e150
 """Its square is still a number, and so is the sum of many."""
@@ -216,15 +212,8 @@ class Bandit:
 
     def draw_table(self, counts: ArmCounts) -> DrawTable:
         """Return the probabilities that follow from stored sums, ready to draw from."""
-        arms = self.arm_ids
-        of_few = (
-            getattr(self.policy, "propensities_of_few", None) if len(arms) <= FEW_ARMS else None
-        )
-        if of_few is None or type(self).propensities is not Bandit.propensities:
-            return DrawTable.of(arms, self.propensities(self.stats_from(counts)).tolist())
-        keep, rest = 1.0 - self.floor, self.floor / len(arms)
-        values = of_few([counts.get(arm, _NO_SUMS) for arm in arms])
-        return DrawTable.of(arms, [keep * value + rest for value in values])
+        probabilities = self.propensities(self.stats_from(counts))
+        return DrawTable.of(self.arm_ids, probabilities.tolist())
 
     def suggest_arm(self, rng: RandomSource | None = None) -> dict[str, Any]:
         """Draw an arm from what this object knows; counts nothing, see :meth:`pull_arm`.

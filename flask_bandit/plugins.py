@@ -118,7 +118,8 @@ def storage_from_uri(uri: str, options: tuple[Any, ...] | Mapping[str, Any] = ()
     scheme, separator, _ = uri.partition("://")
     if not separator:
         raise ConfigurationError(
-            f"MAB_STORAGE_URI {uri!r} has no scheme; write for example 'sqlite:///bandits.db'"
+            "MAB_STORAGE_URI has no scheme with '://'; write for example 'sqlite:///bandits.db' "
+            "(what it says is not repeated here: it may hold a password)"
         )
     # A driver may follow the scheme, as in postgresql+psycopg://.
     name = scheme if scheme in _STORAGE_SCHEMES else scheme.partition("+")[0]

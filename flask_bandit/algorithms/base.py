@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from ..model import Decision, FloatArray, Stats, StatsDelta
-
-ArmSums: TypeAlias = Mapping[str, float]
-"""One arm's stored sums by name; a name that is missing is zero."""
 
 
 @runtime_checkable
@@ -61,18 +58,6 @@ class Policy:
         """
         raise NotImplementedError
 
-    propensities_of_few: Callable[..., list[float]] | None = None
-    """The same probabilities as a list, from a list of each arm's sums by name.
-
-    Optional, for few arms, where arrays cost more. A subclass with :meth:`propensities` of its own
-    does not inherit it.
-    """
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "propensities" in vars(cls) and "propensities_of_few" not in vars(cls):
-            cls.propensities_of_few = None
-
     def on_decision(self, decision: Decision) -> StatsDelta:
         """Return what a decision adds: one pull of its arm."""
         return StatsDelta({decision.arm: {"pulls": 1}})
@@ -114,18 +99,6 @@ def means(stats: Stats) -> FloatArray:
     """Return reward per pull, shape (K,); an arm without pulls is taken to have one."""
     result: FloatArray = stats.reward / np.maximum(stats.pulls, 1)
     return result
-
-
-def few_means(rows: list[ArmSums]) -> list[float]:
-    """Return the same from plain sums, a row per arm."""
-    return [row.get("reward", 0.0) / max(row.get("pulls", 0), 1) for row in rows]
-
-
-def few_argmax_ties(scores: list[float], epsilon: float) -> list[float]:
-    """Return what :func:`argmax_ties` and :func:`with_floor` make of plain scores."""
-    best = max(scores)
-    share, rest = (1.0 - epsilon) * (1.0 / scores.count(best)), epsilon / len(scores)
-    return [share + rest if score == best else rest for score in scores]
 
 
 def argmax_ties(scores: FloatArray) -> FloatArray:

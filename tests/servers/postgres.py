@@ -90,6 +90,8 @@ class PostgresServer:
         while True:
             try:
                 self.connect().close()
+                # Whoever answered at this port: is it this server?
+                assert self._process.poll() is None, self._log.read_text()
                 return
             except psycopg.OperationalError:
                 assert self._process.poll() is None, self._log.read_text()
