@@ -47,8 +47,9 @@ def announce(args: argparse.Namespace, server: str) -> None:
     """Print what to open and what to do next."""
     shop = f"http://{HOST}:{args.port}"
     url = "" if args.port == 5000 else f" --url {shop}"
+    port = "" if args.port == 5000 else f" --port {args.port}"
     python = min(sys.executable, os.path.relpath(sys.executable), key=len)
-    toolbar = "" if args.debug else f"  With the toolbar:    {python} -m example --debug\n"
+    toolbar = "" if args.debug else f"  With the toolbar:    {python} -m example --debug{port}\n"
     print(
         f"\n  The shop is open:    {shop}/\n"
         f"  How it is going:     {shop}/results\n"
@@ -65,6 +66,8 @@ def run_gunicorn(port: int, workers: int) -> None:
     # Threads, since browsers open connections ahead and would keep a whole worker waiting.
     command = [sys.executable, "-m", "gunicorn", "--bind", f"{HOST}:{port}"]
     command += ["--workers", str(workers), "--threads", "4", "--log-level", "warning"]
+    # Ctrl-C reaches a worker twice, from the terminal and from gunicorn; now and then it hangs then.
+    command += ["--graceful-timeout", "3"]
     os.execv(sys.executable, [*command, "example.app:create_app()"])
 
 

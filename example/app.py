@@ -16,6 +16,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from flask_bandit import (
     BanditMiddleware,
+    StorageError,
     add_bandit,
     choose_arm,
     reward_endpt,
@@ -103,6 +104,12 @@ def add_views(app: Flask) -> None:
     @app.get("/counts.json")
     def counts() -> Response:
         return jsonify({name: stored_counts(name) for name in TITLES})
+
+    @app.errorhandler(StorageError)
+    def storage_away(error: StorageError) -> tuple[str, int]:
+        # Only pages that show counts get here: the shop goes on without its storage.
+        app.logger.error("the counts cannot be shown: %s", error)
+        return render_template("away.html"), 503
 
 
 def stored_counts(name: str) -> dict[str, dict[str, int]]:

@@ -42,6 +42,8 @@ _EXTRAS = {
     "transaction": "zodb",
 }
 """The extra that brings a package."""
+_SCHEME_EXTRAS = {"postgresql": "postgres"}
+"""The extra that brings all that a scheme needs, where that is more than the first package."""
 _STORAGE_NAMES = {path.rpartition(":")[2]: path for path in _STORAGE_SCHEMES.values()}
 
 
@@ -54,9 +56,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(known)}" if known else "there is none yet"
 
 
-def import_object(path: str) -> Any:
+def import_object(path: str, extra: str | None = None) -> Any:
     """Import ``pkg.mod:name`` or ``pkg.mod.name``.
 
+    :param extra: of this package, which brings what it needs; by default that of what is missing
     :raises ConfigurationError: no such module or name
     """
     module_name, separator, attributes = path.partition(":")
@@ -67,7 +70,8 @@ def import_object(path: str) -> Any:
         for attribute in attributes.split("."):
             found = getattr(found, attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        extra = _EXTRAS.get(str(getattr(error, "name", None)).partition(".")[0])
+        missing = str(getattr(error, "name", None)).partition(".")[0]
+        extra = _EXTRAS.get(missing) and (extra or _EXTRAS[missing])
         raise ConfigurationError(
             f"{path!r} needs a package that is not installed ({error}): "
             f"pip install 'Flask-Bandit[{extra}]'"
@@ -97,7 +101,7 @@ def _entry_points(group: str, builtin: Iterable[str]) -> dict[str, EntryPoint]:
 
 def _lookup(name: str, builtin: Mapping[str, str], group: str, what: str) -> Any:
     if name in builtin:
-        return import_object(builtin[name])
+        return import_object(builtin[name], _SCHEME_EXTRAS.get(name))
     points = _entry_points(group, builtin)
     if name in points:
         return points[name].load()
@@ -117,9 +121,11 @@ def storage_from_uri(uri: str, options: tuple[Any, ...] | Mapping[str, Any] = ()
         )
     scheme, separator, _ = uri.partition("://")
     if not separator:
+        # The rest is not repeated: it may hold a password.
+        begins = uri.partition(":")[0][:20]
         raise ConfigurationError(
-            "MAB_STORAGE_URI has no scheme with '://'; write for example 'sqlite:///bandits.db' "
-            "(what it says is not repeated here: it may hold a password)"
+            f"MAB_STORAGE_URI, which begins with {begins!r}, lacks '://' behind its scheme; write "
+            "for example 'sqlite:///bandits.db'"
         )
     # A driver may follow the scheme, as in postgresql+psycopg://.
     name = scheme if scheme in _STORAGE_SCHEMES else scheme.partition("+")[0]

@@ -194,20 +194,24 @@ def _read_export(file: IO[bytes], name: str, consequence: str) -> Iterator[Commi
                 yield _commit_of(record)
             crc = zlib.crc32(line, crc)
         if not ended:
-            raise ValueError("the line that ends an export is missing behind it: it was cut off")
+            raise ValueError(
+                "the line that ends an export is missing behind it: it was cut off, export it again"
+            )
     except ValueError as error:
-        raise StorageCorruptError(
-            f"{name}, line {number}: {error}. {consequence} Export it again."
-        ) from None
+        raise StorageCorruptError(f"{name}, line {number}: {error}. {consequence}") from None
 
 
 def _record_of(line: bytes) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
-        raise ValueError("it is not JSON; the file is damaged or not an export") from None
+        raise ValueError(
+            "it is not JSON; the file is compressed, damaged or not an export: export it again"
+        ) from None
     if not isinstance(record, dict):
-        raise ValueError("it is not a JSON object; the file is damaged or not an export")
+        raise ValueError(
+            "it is not a JSON object; the file is damaged or not an export: export it again"
+        )
     return record
 
 
@@ -228,7 +232,9 @@ def _check_end(record: dict[str, Any], commits: int, crc: int) -> None:
     if record.get("commits") != commits:
         raise ValueError(f"there are {commits} commits, and {record.get('commits')!r} were written")
     if record.get("checksum") != f"{crc:08x}":
-        raise ValueError("the checksum does not match: a line above is not what was written")
+        raise ValueError(
+            "the checksum does not match: a line above is not what was written, export it again"
+        )
 
 
 def _commit_of(record: dict[str, Any]) -> Commit:

@@ -148,7 +148,10 @@ def _moment(context: click.Context, parameter: click.Parameter, value: str) -> f
         ) from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)
-    before = moment.timestamp()
+    try:
+        before = moment.timestamp()
+    except (OverflowError, ValueError):
+        raise click.BadParameter(f"{value!r} is too long ago to be a time in UTC") from None
     if before > time.time():
         raise click.BadParameter(f"{moment.isoformat()} is in the future")
     return before

@@ -48,7 +48,10 @@ def _seconds(key: str, value: Any) -> float:
 def _ttl(key: str, value: Any) -> float | None:
     if value is None or (str(value) in ("0", "0.0")):
         return None if value is None else 0.0
-    return _seconds(key, value)
+    try:
+        return _seconds(key, value)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error}, or 0") from None
 
 
 def _whole_seconds(key: str, value: Any) -> int:

@@ -154,3 +154,15 @@ def test_the_best_arms_get_the_traffic(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = last_quarter(rng, 1000)
     assert seen["color_btn"]["blue"] >= 150, seen
     assert seen["txt_btn"]["casual"] >= 150, seen
+
+
+def test_without_its_storage_the_shop_goes_on(tmp_path: Path) -> None:
+    # The directory is missing.
+    uri = f"sqlite:///{tmp_path / 'missing' / 'bandits.db'}"
+    client = create_app({"MAB_STORAGE_URI": uri, "TESTING": True}).test_client()
+    assert client.get("/").status_code == 200
+    assert client.post("/btnclick").status_code == 303
+    for path in ("/results", "/counts.json"):
+        response = client.get(path)
+        assert response.status_code == 503
+        assert "The counts cannot be read now" in response.text

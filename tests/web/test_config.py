@@ -103,7 +103,7 @@ def test_the_ways_to_name_a_storage(config: dict[str, Any], tmp_path: Path) -> N
     ("config", "words"),
     [
         ({"MAB_STORAGE_URI": "jsn:///x"}, "did you mean 'json'"),
-        ({"MAB_STORAGE_URI": "bandits.json"}, "has no scheme"),
+        ({"MAB_STORAGE_URI": "bandits.json"}, "lacks '://'"),
         ({"MAB_STORAGE_ENGINE": "JSONStorage"}, "did you mean 'JSONBanditStorage'"),
         ({"MAB_STORAGE_ENGINE": "nowhere.Storage"}, "cannot import 'nowhere.Storage'"),
         ({"MAB_STORAGE_ENGINE": "builtins.dict"}, "inherit flask_bandit.storage.BanditStorage"),
