@@ -66,7 +66,7 @@ def run_gunicorn(port: int, workers: int) -> None:
     # Threads, since browsers open connections ahead and would keep a whole worker waiting.
     command = [sys.executable, "-m", "gunicorn", "--bind", f"{HOST}:{port}"]
     command += ["--workers", str(workers), "--threads", "4", "--log-level", "warning"]
-    # Ctrl-C reaches a worker twice, from the terminal and from gunicorn; now and then it hangs then.
+    # Ctrl-C reaches a worker from the terminal and from gunicorn: at times it hangs on both.
     command += ["--graceful-timeout", "3"]
     os.execv(sys.executable, [*command, "example.app:create_app()"])
 

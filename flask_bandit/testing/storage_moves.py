@@ -109,6 +109,34 @@ class MoveTests:
         copy(storage, other)
         assert state(other) == state(storage)
 
+    @pytest.mark.parametrize("first", [0, 600])
+    def test_what_waits_moves_while_its_decision_comes(
+        self, storage: BanditStorage, first: int
+    ) -> None:
+        """A reward that was acknowledged before the start is never left out.
+
+        :param first: how many decisions are stored before; more than a page of any storage
+        """
+        made = [decision("late0"), decision("late1", "red"), decision("never")]
+        storage.commit(decisions(*(decision(f"d{number}") for number in range(first))))
+        storage.commit(decisions(decision("d")))
+        for one in made:
+            storage.commit(rewards(reward(one)))
+        commits = storage.iter_commits()
+        read = [next(commits)]
+        storage.commit(decisions(made[0]))
+        read += commits
+        other = MemoryBanditStorage()
+        for commit in read:
+            other.commit(commit)
+        # Whether the decision is in it or not, its reward counts once with it.
+        other.commit(decisions(*made))
+        row = other.read_counts()[KEY]
+        assert row["green"]["rewards"] == 2
+        assert row["red"]["rewards"] == 1
+        sent = [write.reward.id for commit in read for write in commit.rewards]
+        assert sorted(set(sent)) == ["late0:reward", "late1:reward", "never:reward"]
+
     def test_prune_keeps_counts_and_what_counts_once(self, storage: BanditStorage) -> None:
         made = fill(storage)
         counts = storage.read_counts()

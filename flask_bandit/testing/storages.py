@@ -18,6 +18,7 @@ from ..storage.base import Adjustment, BanditStorage, Commit, RewardWrite
 from .storage_moves import MoveTests
 from .storage_network import NetworkTests
 from .storage_processes import ProcessTests, needs_durable
+from .storage_resent import ResentTests
 from .storage_samples import (
     BANDIT,
     BROKEN,
@@ -33,7 +34,7 @@ from .storage_samples import (
 )
 
 
-class StorageSuite(ProcessTests, MoveTests, NetworkTests):
+class StorageSuite(ProcessTests, MoveTests, ResentTests, NetworkTests):
     """Tests of everything that :class:`BanditStorage` guarantees.
 
     Inherit it in a class of your tests, at the top level of a module, and override

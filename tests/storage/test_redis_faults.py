@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import logging
-import shutil
-import socket
 import socketserver
-import ssl
-import subprocess
 import threading
 import time
 import traceback
@@ -366,70 +362,7 @@ def test_a_uri_that_cannot_be_read_is_not_repeated(
     assert "s3cret" not in told(caught.value, None, caplog)
 
 
-# TLS
-
-
-@pytest.fixture
-def tls_port(server: RedisServer, tmp_path: Path) -> Iterator[int]:
-    """A port that speaks TLS and goes on to the server, with a certificate in ``cert.pem``."""
-    program = shutil.which("openssl")
-    if program is None:
-        pytest.skip("openssl makes the certificate")
-    command = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout key.pem"
-    names = ["-addext", "subjectAltName=DNS:localhost", "-out", "cert.pem"]
-    subprocess.run(
-        [program, *command.split(), *names], cwd=tmp_path, check=True, capture_output=True
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-    listener = socket.create_server(("127.0.0.1", 0))
-    ends: list[Any] = []
-
-    def forward(source: Any, target: Any) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-        for end in (source, target):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def serve() -> None:
-        while True:
-            plain, _ = listener.accept()
-            try:
-                outer = context.wrap_socket(plain, server_side=True)
-            except OSError:
-                plain.close()
-                continue
-            inner = socket.socket(socket.AF_UNIX)
-            inner.connect(server.socket)
-            ends.extend((outer, inner))
-            for pair in ((outer, inner), (inner, outer)):
-                threads.append(threading.Thread(target=forward, args=pair, daemon=True))
-                threads[-1].start()
-
-    threads: list[threading.Thread] = []
-    threading.Thread(target=serve, daemon=True).start()
-    yield listener.getsockname()[1]
-    for end in ends:
-        with suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)
-    for thread in threads:
-        thread.join()
-    for end in ends:
-        end.close()
-
-
-def test_tls(tls_port: int, tmp_path: Path) -> None:
-    certificate = tmp_path / "cert.pem"
-    storage = RedisBanditStorage(f"rediss://localhost:{tls_port}/0?ssl_ca_certs={certificate}")
-    storage.commit(decisions(decision("1")), 10.0)
-    assert storage.read_counts(10.0)[KEY]["green"]["pulls"] == 1
-    storage.close()
-    stranger = RedisBanditStorage(f"rediss://localhost:{tls_port}/0")
-    with pytest.raises(StorageError, match="cannot be reached.*certificate"):
-        stranger.commit(decisions(decision("2")), 10.0)
-    stranger.close()
+# Connecting
 
 
 def test_a_port_where_nobody_listens() -> None:
