@@ -30,7 +30,7 @@ from .algorithms import (
     UCBTunedPolicy,
     UniformPolicy,
 )
-from .algorithms.base import with_floor
+from .algorithms.base import plain_propensities, with_floor
 from .errors import ConfigurationError, UnknownArmError
 from .model import Arm, ArmCounts, ArmStats, Decision, FloatArray, Stats, StatsDelta, add_counts
 
@@ -50,6 +50,10 @@ __all__ = [
 ]
 
 DEFAULT_FLOOR = 0.005
+FEW_ARMS = 12
+"""Up to so many, plain floats are faster than arrays."""
+
+_NO_SUMS: Mapping[str, float] = {}
 MAX_ARM_ID = 200
 MAX_REWARD = 1e150
 """Its square is still a number, and so is the sum of many."""
@@ -107,6 +111,8 @@ class Bandit:
         if not isinstance(floor, (int, float)) or not 0.0 <= floor <= 1.0:
             raise ConfigurationError(f"floor is {floor!r}; write a share from 0 to 1")
         self.policy = policy
+        has_own = type(self).propensities is not Bandit.propensities
+        self._of_few = None if has_own else plain_propensities(policy)
         self.floor = float(floor)
         self._arms: dict[str, Arm] = {}
         self._is_frozen = False
@@ -212,8 +218,14 @@ class Bandit:
 
     def draw_table(self, counts: ArmCounts) -> DrawTable:
         """Return the probabilities that follow from stored sums, ready to draw from."""
-        probabilities = self.propensities(self.stats_from(counts))
-        return DrawTable.of(self.arm_ids, probabilities.tolist())
+        arms = self.arm_ids
+        if self._of_few is not None and len(arms) <= FEW_ARMS:
+            values = self._of_few([counts.get(arm, _NO_SUMS) for arm in arms])
+            # Where this fails, the arrays tell why.
+            if min(values) >= 0.0 and abs(sum(values) - 1.0) < 1e-6:
+                keep, rest = 1.0 - self.floor, self.floor / len(arms)
+                return DrawTable.of(arms, [keep * value + rest for value in values])
+        return DrawTable.of(arms, self.propensities(self.stats_from(counts)).tolist())
 
     def suggest_arm(self, rng: RandomSource | None = None) -> dict[str, Any]:
         """Draw an arm from what this object knows; counts nothing, see :meth:`pull_arm`.

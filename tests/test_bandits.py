@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flask_bandit import bandits
-from flask_bandit.algorithms import POLICIES, ThompsonPolicy, UniformPolicy
+from flask_bandit.algorithms import POLICIES, EpsilonGreedyPolicy, ThompsonPolicy, UniformPolicy
 from flask_bandit.bandits import (
     DEFAULT_FLOOR,
+    FEW_ARMS,
     MAX_ARM_ID,
     AnnealingEpsilonGreedyBandit,
     AnnealingSoftmaxBandit,
@@ -312,6 +316,71 @@ def test_no_data_is_uniform(name: str) -> None:
     table = _with_arms(BANDITS[name]()).draw_table({})
     assert table.arms == ("green", "red", "blue")
     assert list(table.propensities.values()) == pytest.approx([1 / 3] * 3, rel=1e-6)
+
+
+PLAIN = [name for name, policy in POLICIES.items() if hasattr(policy, "propensities_of_few")]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@given(
+    rows=st.lists(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "pulls": st.integers(-1, 10**6),
+                "reward": st.sampled_from([0.0, 0.3, 1.0]) | st.floats(-1e6, 1e6),
+            },
+        ),
+        min_size=1,
+        max_size=FEW_ARMS + 1,
+    ),
+    floor=st.sampled_from([0.0, DEFAULT_FLOOR, 1.0]),
+)
+def test_plain_sums_give_the_same_probabilities_as_arrays(
+    name: str, rows: list[dict[str, float]], floor: float
+) -> None:
+    bandit = BANDITS[name](floor=floor)
+    for number in range(len(rows)):
+        bandit.add_arm(str(number))
+    counts = {str(number): row for number, row in enumerate(rows)}
+    arrays = bandit.propensities(bandit.stats_from(counts)).tolist()
+    assert list(bandit.draw_table(counts).propensities.values()) == pytest.approx(
+        arrays, rel=1e-12, abs=1e-15
+    )
+
+
+def always_blue(stats: Stats, context: Mapping[str, Any] | None = None) -> FloatArray:
+    return np.array([0.0, 0.0, 1.0])
+
+
+def test_what_is_overridden_is_asked_for_few_arms_too() -> None:
+    class Blue:
+        def propensities(
+            self, stats: Stats, context: Mapping[str, Any] | None = None
+        ) -> FloatArray:
+            return always_blue(stats)
+
+    class Subclass(EpsilonGreedyPolicy):
+        propensities = Blue.propensities
+
+    class Mixed(Blue, EpsilonGreedyPolicy):
+        pass
+
+    class BlueBandit(Blue, EpsilonGreedyBandit):
+        pass
+
+    patched = EpsilonGreedyPolicy()
+    patched.propensities = always_blue  # type: ignore[method-assign]
+    policies = [Subclass(), Mixed(), patched]
+    for bandit in (*(Bandit(policy, floor=0.0) for policy in policies), BlueBandit()):
+        assert _with_arms(bandit).draw_table({}).propensities["blue"] == 1.0
+
+
+def test_sums_that_are_no_numbers_are_refused_for_few_arms_too() -> None:
+    counts = {"green": {"pulls": 1, "reward": math.nan}}
+    refused = pytest.raises(ConfigurationError, match="not 3 probabilities")
+    with np.errstate(invalid="ignore"), refused:
+        _with_arms(EpsilonGreedyBandit()).draw_table(counts)
 
 
 def test_a_table_draws_each_arm_at_its_place() -> None:

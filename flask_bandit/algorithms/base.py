@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
 from ..model import Decision, FloatArray, Stats, StatsDelta
+
+ArmSums: TypeAlias = Mapping[str, float]
+"""One arm's stored sums by name; a name that is missing is zero."""
 
 
 @runtime_checkable
@@ -99,6 +102,33 @@ def means(stats: Stats) -> FloatArray:
     """Return reward per pull, shape (K,); an arm without pulls is taken to have one."""
     result: FloatArray = stats.reward / np.maximum(stats.pulls, 1)
     return result
+
+
+def plain_propensities(policy: PolicyProtocol) -> Callable[..., list[float]] | None:
+    """Return the policy's ``propensities_of_few``, the same probabilities from plain sums.
+
+    It is for few arms, where arrays cost more, and optional: ``None`` if there is none, or if it
+    belongs to another ``propensities`` than the policy's.
+    """
+    if "propensities" in getattr(policy, "__dict__", ()):
+        return None
+    for cls in type(policy).__mro__:
+        if "propensities" in vars(cls):
+            plain: Any = policy
+            return plain.propensities_of_few if "propensities_of_few" in vars(cls) else None
+    return None
+
+
+def few_means(rows: list[ArmSums]) -> list[float]:
+    """Return the same from plain sums, a row per arm."""
+    return [row.get("reward", 0.0) / max(row.get("pulls", 0), 1) for row in rows]
+
+
+def few_argmax_ties(scores: list[float], epsilon: float) -> list[float]:
+    """Return what :func:`argmax_ties` and :func:`with_floor` make of plain scores."""
+    best = max(scores)
+    share, rest = (1.0 - epsilon) * (1.0 / scores.count(best)), epsilon / len(scores)
+    return [share + rest if score == best else rest for score in scores]
 
 
 def argmax_ties(scores: FloatArray) -> FloatArray:

@@ -8,7 +8,15 @@ from typing import Any
 
 from ..errors import ConfigurationError
 from ..model import FloatArray, Stats
-from .base import Policy, argmax_ties, means, with_floor
+from .base import (
+    ArmSums,
+    Policy,
+    argmax_ties,
+    few_argmax_ties,
+    few_means,
+    means,
+    with_floor,
+)
 
 
 class EpsilonGreedyPolicy(Policy):
@@ -33,6 +41,10 @@ class EpsilonGreedyPolicy(Policy):
         """Return the mixture of the best arm and the uniform one."""
         return with_floor(argmax_ties(means(stats)), self.epsilon)
 
+    def propensities_of_few(self, rows: list[ArmSums]) -> list[float]:
+        """Return the same from plain sums."""
+        return few_argmax_ties(few_means(rows), self.epsilon)
+
 
 class AnnealingEpsilonGreedyPolicy(Policy):
     """Epsilon-greedy that explores less and less: epsilon = min(1, 1 / log(t + 1e-7)).
@@ -46,5 +58,12 @@ class AnnealingEpsilonGreedyPolicy(Policy):
 
     def propensities(self, stats: Stats, context: Mapping[str, Any] | None = None) -> FloatArray:
         """Return the mixture of the best arm and the uniform one."""
-        epsilon = min(1.0, 1.0 / math.log(1.0 + max(int(stats.pulls.sum()), 0) + 1e-7))
-        return with_floor(argmax_ties(means(stats)), epsilon)
+        return with_floor(argmax_ties(means(stats)), self._epsilon(int(stats.pulls.sum())))
+
+    def propensities_of_few(self, rows: list[ArmSums]) -> list[float]:
+        """Return the same from plain sums."""
+        pulls = sum(int(row.get("pulls", 0)) for row in rows)
+        return few_argmax_ties(few_means(rows), self._epsilon(pulls))
+
+    def _epsilon(self, pulls: int) -> float:
+        return min(1.0, 1.0 / math.log(1.0 + max(pulls, 0) + 1e-7))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..model import FloatArray, Stats
-from .base import Policy, uniform
+from .base import ArmSums, Policy, uniform
 
 
 class UniformPolicy(Policy):
@@ -21,3 +21,7 @@ class UniformPolicy(Policy):
     def propensities(self, stats: Stats, context: Mapping[str, Any] | None = None) -> FloatArray:
         """Return 1 / K for each arm."""
         return uniform(len(stats.arms))
+
+    def propensities_of_few(self, rows: list[ArmSums]) -> list[float]:
+        """Return the same as a list."""
+        return [1.0 / len(rows)] * len(rows)
