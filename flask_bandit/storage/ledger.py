@@ -6,6 +6,7 @@ it (:class:`MemoryBanditStorage`) or replays a journal into it (:class:`JSONBand
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -76,44 +77,51 @@ class Ledger:
         for write in commit.decisions:
             if write.decision.id not in self.decisions:
                 decisions.setdefault(write.decision.id, write)
-        rewards: dict[tuple[str, bool], RewardWrite] = {}
-        for sent in commit.rewards:
-            if self._reward_changes(sent):
-                # The first sending is what is stored; the last increment is what is counted.
-                rewards.setdefault((sent.reward.id, False), sent)
-                if sent.delta is not None and sent is not rewards[sent.reward.id, False]:
-                    rewards[sent.reward.id, True] = sent
         adjustments: dict[str, Adjustment] = {}
         for item in commit.adjustments:
             if item.id not in self.adjustments:
                 adjustments.setdefault(item.id, item)
         return Commit(
-            tuple(decisions.values()), tuple(rewards.values()), tuple(adjustments.values())
+            tuple(decisions.values()),
+            tuple(self._effective_rewards(commit.rewards)),
+            tuple(adjustments.values()),
         )
 
-    def _reward_changes(self, write: RewardWrite) -> bool:
-        reward_id = write.reward.id
-        if reward_id not in self.rewards:
-            return True
-        waiting = self.waiting.get(reward_id)
-        return (
-            waiting is not None
-            and write.delta is not None
-            and (write.delta != waiting.delta or write.reward.arm != waiting.arm)
-        )
+    def _effective_rewards(self, writes: Iterable[RewardWrite]) -> Iterator[RewardWrite]:
+        """Yield the first sending of what is not stored yet, and the last increment of each."""
+        first: dict[str, RewardWrite] = {}
+        last: dict[str, RewardWrite] = {}
+        for write in writes:
+            first.setdefault(write.reward.id, write)
+            if write.delta is not None:
+                last[write.reward.id] = write
+        for reward_id, write in first.items():
+            stored = self.waiting.get(reward_id)
+            if reward_id not in self.rewards:
+                yield write
+                stored = Waiting(write.reward, write.reward.arm, write.delta)
+            final = last.get(reward_id)
+            if stored is None or final is None:
+                continue
+            # One that equals what is stored changes nothing, whatever was sent before it.
+            if (final.reward.arm, final.delta) != (stored.arm, stored.delta):
+                yield final
 
-    def apply(self, commit: Commit) -> Outcome:
-        """Add a clean commit to the state: decisions first, then rewards, then adjustments."""
+    def apply(self, commit: Commit, whole: Commit | None = None) -> Outcome:
+        """Add a clean commit to the state: decisions first, then rewards, then adjustments.
+
+        :param whole: the commit that ``commit`` is the effective part of: the outcome also tells
+            of rewards that it concerns and does not change
+        """
         outcome = Outcome()
-        # A dict keeps the order and drops duplicates.
-        concerned: dict[str, None] = {}
+        # Those of the effective part come first: their order is the order in which sums are added.
+        concerned = self._concerned(commit)
+        if whole is not None:
+            concerned.update(self._concerned(whole))
         for write in commit.decisions:
             self._store_decision(write, outcome)
-            if self._waiting_for:
-                concerned.update(dict.fromkeys(self._waiting_for.get(write.decision.id, ())))
         for sent in commit.rewards:
             self._store_reward(sent, outcome)
-            concerned[sent.reward.id] = None
         for reward_id in concerned:
             self._settle(reward_id, outcome)
         for item in commit.adjustments:
@@ -122,6 +130,15 @@ class Ledger:
                 outcome.new.add(item.id)
                 self._add(BanditKey(item.bandit, item.version), item.delta, outcome)
         return outcome
+
+    def _concerned(self, commit: Commit) -> dict[str, None]:
+        """Return the ids of rewards to look at; a dict keeps the order and drops duplicates."""
+        concerned: dict[str, None] = {}
+        if self._waiting_for:
+            for write in commit.decisions:
+                concerned.update(dict.fromkeys(self._waiting_for.get(write.decision.id, ())))
+        concerned.update(dict.fromkeys(sent.reward.id for sent in commit.rewards))
+        return concerned
 
     def _store_decision(self, write: DecisionWrite, outcome: Outcome) -> None:
         decision = write.decision

@@ -103,7 +103,8 @@ def settle(
 ) -> Change:
     """Apply a clean commit to the rows that it concerns.
 
-    :param decisions: the stored ones among ``touched(commit).decisions``, by id
+    :param decisions: by id, the stored ones among ``touched(commit).decisions``, and those that
+        ``rewards`` are for: a reward may come again for another decision
     :param rewards: the stored ones among ``touched(commit).rewards``, and those not counted whose
         decision is among ``touched(commit).sent``
     :param adjustments: the stored ones among ``touched(commit).adjustments``

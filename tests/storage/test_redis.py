@@ -407,6 +407,58 @@ def test_the_fewest_permissions(start_redis: StartRedis, shard_by: str | None) -
     storage.close()
 
 
+READS = (
+    "+evalsha +eval +hget +hmget +hgetall +hlen +xlen +xrange +xrevrange +exists +ping +smembers"
+)
+
+
+@pytest.mark.parametrize("shard_by", [None, "bandit"])
+@pytest.mark.parametrize(
+    ("rights", "told"),
+    [
+        ("+@all -@write -@scripting", True),
+        (READS, True),
+        (f"{READS} +hset +hincrby +xadd +sadd", True),
+        (f"{READS} +hset +hdel +hincrby +sadd", True),
+        (f"{READS} +hset +hdel +xadd +sadd", True),
+        (f"{READS} +hdel +hincrby +xadd +sadd", True),
+        (f"{READS} +hset +hdel +hincrby +xadd +sadd", False),
+    ],
+)
+@pytest.mark.parametrize("used", [False, True])
+def test_check_tells_a_user_who_may_not_write(
+    start_redis: StartRedis, shard_by: str | None, rights: str, told: bool, used: bool
+) -> None:
+    server = start_redis()
+    storage = RedisBanditStorage(server.uri, "shop", shard_by)
+    if used:
+        storage.commit(decisions(decision("1")))
+    reader = RedisBanditStorage(f"redis+unix://u:pw@{server.socket}", "shop", shard_by)
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "u", "on", ">pw", "~{shop*", *rights.split())
+        before = set(client.keys())
+        reader.read_counts()
+        problems = reader.check()
+        assert [("No commit can be written" in p, "may not run" in p) for p in problems] == (
+            [(True, True)] if told else []
+        )
+        assert set(client.keys()) == before, "it leaves nothing behind"
+        assert storage.check() == []
+        assert set(client.keys()) == before
+    storage.close()
+    reader.close()
+
+
+def test_check_tells_a_replica(start_redis: StartRedis) -> None:
+    server = start_redis()
+    storage = RedisBanditStorage(server.uri)
+    with server.client() as client:
+        client.execute_command("REPLICAOF", "127.0.0.1", "1")
+    (problem,) = storage.check()
+    assert "connect to the primary" in problem
+    storage.close()
+
+
 def test_memory_per_decision(storage: RedisBanditStorage, client: Any, prefix: str) -> None:
     """What ``docs/reference/redis_storage.rst`` says of memory; ``pytest -s`` shows it."""
     context = {"country": "DE", "device": "phone"}

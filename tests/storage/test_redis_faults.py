@@ -9,8 +9,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -249,9 +247,13 @@ class FakeRedis:
 
     def __init__(self, line: str = "") -> None:
         self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), self._handler())
+        # A test that fails may leave it.
+        self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         self.line = line
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.01,), daemon=True
+        )
         self._thread.start()
 
     def _handler(self) -> type[socketserver.BaseRequestHandler]:
@@ -343,6 +345,29 @@ def test_a_password_opens_and_is_told_to_nobody(
 def test_a_server_that_repeats_the_password(caplog: pytest.LogCaptureFixture) -> None:
     fake = FakeRedis("-ERR unknown command `AUTH`, with args beginning with: `s3cret`, ")
     storage = RedisBanditStorage(f"redis://:s3cret@127.0.0.1:{fake.port}")
+    with pytest.raises(StorageError, match="unknown command `AUTH`") as caught:
+        storage.commit(decisions(decision("1")), 5.0)
+    assert "s3cret" not in told(caught.value, storage, caplog)
+    storage.close()
+    fake.close()
+
+
+@pytest.mark.parametrize("word", ["OOM", "e", "s"])
+def test_a_user_or_a_password_as_short_as_a_word_of_the_answer(word: str) -> None:
+    """What it means is found in the words as they came; no word is cut in pieces."""
+    fake = FakeRedis("-ERR running script: -OOM command not allowed when used memory is full")
+    storage = RedisBanditStorage(f"redis://{word}:{word}@127.0.0.1:{fake.port}")
+    with pytest.raises(StorageError, match="running script.*command not allowed when") as caught:
+        storage.commit(decisions(decision("1")), 5.0)
+    assert "its memory is full: raise maxmemory" in str(caught.value)
+    storage.close()
+    fake.close()
+
+
+def test_a_part_of_the_password_that_a_server_repeats(caplog: pytest.LogCaptureFixture) -> None:
+    """It cuts long arguments off."""
+    fake = FakeRedis("-ERR unknown command `AUTH`, with args beginning with: `s3cret-and-mo`, ")
+    storage = RedisBanditStorage(f"redis://:s3cret-and-more@127.0.0.1:{fake.port}")
     with pytest.raises(StorageError, match="unknown command `AUTH`") as caught:
         storage.commit(decisions(decision("1")), 5.0)
     assert "s3cret" not in told(caught.value, storage, caplog)

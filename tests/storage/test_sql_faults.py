@@ -8,6 +8,7 @@ import sqlite3
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -376,6 +377,67 @@ def test_check_names_settings_that_lose_commits(
     (warning,) = storage.check()
     assert "synchronous_commit" in warning
     assert "lose" in warning
+
+
+def test_check_of_a_user_who_may_only_read(
+    storage: SQLBanditStorage, postgres: PostgresServer, uri: str
+) -> None:
+    storage.upgrade()
+    role = f"reader_{uuid.uuid4().hex}"
+    with connect(uri) as owner:
+        owner.execute(f"CREATE ROLE {role} LOGIN".encode())
+        owner.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}".encode())
+    reader = SQLBanditStorage(uri.replace("postgres:secret@", f"{role}@"))
+
+    def grant(rights: str) -> None:
+        with connect(uri) as owner:
+            owner.execute(f"GRANT {rights} TO {role}".encode())
+
+    try:
+        for table, rights in (
+            ("bandit_decisions", "INSERT, UPDATE ON bandit_decisions"),
+            ("bandit_rewards", "INSERT ON bandit_rewards"),
+            ("bandit_rewards", "UPDATE ON bandit_rewards"),
+            ("bandit_adjustments", "INSERT ON bandit_adjustments"),
+            ("bandit_counts", "INSERT, UPDATE ON bandit_counts"),
+        ):
+            (problem,) = reader.check()
+            assert "Commits cannot be stored" in problem
+            assert f"permission denied for table {table}" in problem
+            assert "grant the app's user" in problem
+            grant(rights)
+        assert reader.check() == []
+        reader.commit(decisions(decision("a")), PATIENCE)
+    finally:
+        reader.close()
+        with connect(uri) as owner:
+            owner.execute(f"DROP OWNED BY {role}".encode())
+            owner.execute(f"DROP ROLE {role}".encode())
+
+
+def test_check_of_a_read_only_server(
+    storage: SQLBanditStorage, postgres: PostgresServer, uri: str
+) -> None:
+    storage.upgrade()
+    storage.close()
+    name = uri.rpartition("/")[2]
+    with postgres.connect() as admin:
+        admin.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on".encode())
+    (problem,) = storage.check()
+    assert "read-only transaction" in problem
+    assert "connect to the primary" in problem
+
+
+def test_check_of_a_read_only_sqlite_file(tmp_path: Path) -> None:
+    path = tmp_path / "bandits.db"
+    storage = SQLBanditStorage(f"sqlite+pysqlite:///{path}")
+    storage.upgrade()
+    storage.close()
+    engine = create_engine(f"sqlite:///file:{path}?mode=ro&uri=true", poolclass=QueuePool)
+    (problem,) = SQLBanditStorage(engine).check()
+    assert "readonly database" in problem
+    assert "may write the file" in problem
+    engine.dispose()
 
 
 def test_context_with_texts_that_a_database_refuses(any_uri: str) -> None:

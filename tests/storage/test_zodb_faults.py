@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,10 @@ from flask_bandit.errors import (
     StorageTimeoutError,
 )
 from flask_bandit.storage import Commit, ZODBBanditStorage, clean_commit
+from flask_bandit.storage.locks import ThreadLock
+from flask_bandit.storage.zodb import sessions
 from flask_bandit.storage.zodb.tables import LAYOUT_KEY, Tables
+from flask_bandit.testing.proxy import FaultProxy
 from flask_bandit.testing.storage_processes import run_processes, start_process, write_one
 from flask_bandit.testing.storage_samples import KEY, decision, decisions, earn, pull, reward
 from tests.servers.zeo import ZEOServer
@@ -525,6 +528,79 @@ def test_stopped_server_meets_the_deadline(server: ZEOServer) -> None:
     assert pulls(storage) == pulls(late) == 2
     storage.close()
     late.close()
+
+
+@pytest.fixture
+def vanishing(server: ZEOServer) -> Iterator[tuple[ZODBBanditStorage, Callable[[], None]]]:
+    """A storage, and what makes its connection end in nothing while new ones work."""
+    proxy = FaultProxy((server.host, server.port))
+    storage = ZODBBanditStorage(f"zeo://127.0.0.1:{proxy.port}")
+    storage.commit(decisions(decision("1")))
+
+    def vanish() -> None:
+        proxy.hang()
+        storage._source.address = (server.host, server.port)  # type: ignore[attr-defined]
+
+    yield storage, vanish
+    storage.close()
+    proxy.close()
+
+
+def require_recovery(storage: ZODBBanditStorage) -> None:
+    deadline = time.monotonic() + FAR_TOO_LONG
+    while True:
+        try:
+            storage.commit(decisions(decision("2")), 0.5)
+            return
+        except StorageTimeoutError:
+            assert time.monotonic() < deadline, "the session that hangs is never given up"
+
+
+def test_reader_without_deadline_does_not_block_others_for_ever(
+    vanishing: tuple[ZODBBanditStorage, Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, vanish = vanishing
+    monkeypatch.setattr(sessions, "LONGEST_HOLD", 0.1)
+    vanish()
+    seen: list[str] = []
+    has_begun = threading.Event()
+    begin = sessions.Session.begin
+
+    def tell_and_begin(*args: Any) -> Any:
+        has_begun.set()
+        return begin(*args)
+
+    monkeypatch.setattr(sessions.Session, "begin", tell_and_begin)
+    reader = threading.Thread(
+        target=lambda: seen.extend(entry.decision.id for entry in storage.iter_log()), daemon=True
+    )
+    reader.start()
+    assert has_begun.wait(PATIENCE)
+    require_recovery(storage)
+    reader.join(PATIENCE)
+    # It went on with the session that works.
+    assert seen[0] == "1"
+
+
+def test_thread_that_takes_the_session_when_its_caller_is_gone(
+    vanishing: tuple[ZODBBanditStorage, Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, vanish = vanishing
+    vanish()
+    caller_is_gone = threading.Event()
+    acquire = ThreadLock.acquire
+
+    def acquire_and_dawdle(self: ThreadLock, deadline: float | None) -> None:
+        acquire(self, deadline)
+        if threading.current_thread().name == "zodb call" and deadline is not None:
+            caller_is_gone.wait(PATIENCE)
+
+    monkeypatch.setattr(ThreadLock, "acquire", acquire_and_dawdle)
+    with pytest.raises(StorageTimeoutError):
+        storage.commit(decisions(decision("2")), 0.3)
+    monkeypatch.undo()
+    caller_is_gone.set()
+    require_recovery(storage)
 
 
 def test_commits_of_others_are_seen_at_once(server: ZEOServer) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -30,19 +30,21 @@ def read_log(reader: Journal, end: int, bandit: str | None) -> Iterator[LogEntry
     :param reader: at the beginning; closed at the end
     :raises StorageCorruptError: a line is not what was written
     """
-    rewards: dict[str, dict[str, Reward]] = {}
+    rewards: dict[str, list[Reward]] = {}
     try:
         start = reader.mark
+        seen: set[str] = set()
         for item in _items(reader, end, "rewards"):
-            joined = rewards.setdefault(item["decision"], {})
-            if item["id"] not in joined:
-                joined[item["id"]] = reward_from_record(item)
+            # What comes again may name another decision; the first sending is what is stored.
+            if item["id"] not in seen:
+                seen.add(item["id"])
+                rewards.setdefault(item["decision"], []).append(reward_from_record(item))
         reader.move_to(start)
         for item in _items(reader, end, "decisions"):
             if bandit is None or item["bandit"] == bandit:
                 decision = decision_from_record(item)
                 if not decision.is_pruned:
-                    yield LogEntry(decision, tuple(rewards.pop(decision.id, {}).values()))
+                    yield LogEntry(decision, tuple(rewards.pop(decision.id, ())))
     finally:
         reader.close()
 
@@ -61,9 +63,9 @@ def read_commits(reader: Journal, end: int) -> Iterator[Commit]:
         reader.move_to(start)
         for item in _items(reader, end, "decisions"):
             write = DecisionWrite(decision_from_record(item), StatsDelta(item["delta"]))
-            yield Commit((write,), _writes(rewards.pop(write.decision.id, {}).values()))
+            yield Commit((write,), _writes(rewards.pop(write.decision.id, ())))
         for waiting in rewards.values():
-            for row in waiting.values():
+            for row in waiting:
                 yield Commit(rewards=row.writes())
         for adjustment in adjustments:
             yield Commit(adjustments=(adjustment,))
@@ -78,26 +80,28 @@ def _items(reader: Journal, end: int, kind: str) -> Iterator[Any]:
 
 def _rewards_and_adjustments(
     reader: Journal, end: int
-) -> tuple[dict[str, dict[str, StoredReward]], list[Adjustment]]:
-    """Return the rewards by decision id, then by their own, and the adjustments."""
-    rewards: dict[str, dict[str, StoredReward]] = {}
+) -> tuple[dict[str, list[StoredReward]], list[Adjustment]]:
+    """Return the rewards by decision id, and the adjustments."""
+    rows: dict[str, StoredReward] = {}
     adjustments: list[Adjustment] = []
     for _, record in reader.pull(end):
         commit = commit_of(reader, record) if record.keys() - {"decisions"} else Commit()
         adjustments += commit.adjustments
         for write in commit.rewards:
             reward = write.reward
-            rows = rewards.setdefault(reward.decision_id, {})
             if reward.id not in rows:
                 rows[reward.id] = StoredReward(reward, reward.arm, write.delta, counted=False)
             elif write.delta is not None:
                 # Only what changes a reward is in the journal: this increment corrects the one
                 # before it.
                 rows[reward.id] = replace(rows[reward.id], arm=reward.arm, delta=write.delta)
+    rewards: dict[str, list[StoredReward]] = {}
+    for row in rows.values():
+        rewards.setdefault(row.reward.decision_id, []).append(row)
     return rewards, adjustments
 
 
-def _writes(rows: Any) -> tuple[RewardWrite, ...]:
+def _writes(rows: Iterable[StoredReward]) -> tuple[RewardWrite, ...]:
     return tuple(write for row in rows for write in row.writes())
 
 

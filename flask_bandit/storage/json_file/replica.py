@@ -101,7 +101,8 @@ class Replica:
             payload = encode(commit_to_record(effective))
             offset = self.journal.append(payload.encode())
             self._place(effective, offset)
-        return self.ledger.apply(commit)
+        # The same part: memory holds what a process that reads the journal holds.
+        return self.ledger.apply(effective, commit)
 
     def decision(self, decision_id: str) -> Decision:
         """Read a stored decision back from the journal."""

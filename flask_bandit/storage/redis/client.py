@@ -21,12 +21,18 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ...errors import ConfigurationError, StorageError, StorageTimeoutError
+from .limits import Limited
 
 MOST_ROUNDS = 8
 """How often a call is sent on to another node, or again with its script, before it gives up."""
 
 Address = tuple[str, int] | None
 """A node of a cluster; ``None`` is where the URI points to."""
+
+NO_RIGHT = (
+    "the user may not run a command or use a key that is needed; give it the rights that the"
+    " documentation lists"
+)
 
 FIXES = {
     "OOM": "its memory is full: raise maxmemory, or remove old details with 'flask bandit prune'",
@@ -38,7 +44,10 @@ FIXES = {
     "BUSY": "it is busy with another script: look for who runs it, SCRIPT KILL ends it",
     "NOAUTH": "it wants a user or a password, and the URI has none or wrong ones: write"
     " redis://user:password@host, percent-encoded",
-    "NOPERM": "the user may not run a command or use a key that is needed; see the documentation",
+    "NOPERM": NO_RIGHT,
+    # Of a command in a script, without a code: up to Redis 6, and later.
+    "user executing the script can't": NO_RIGHT,
+    "ACL failure in script": NO_RIGHT,
     "CLUSTERDOWN": "its cluster has lost a part of its slots: bring the missing nodes back",
     "TRYAGAIN": "its cluster is moving this slot: it works again when that is done",
     "ASK": "its cluster is moving this slot: it works again when that is done",
@@ -47,6 +56,8 @@ FIXES = {
     "BANDIT": "what is stored does not fit: restore a backup, or use another prefix",
 }
 _CODES = re.compile(r"\b(" + "|".join(FIXES) + r")\b")
+
+_ARGUMENTS = re.compile(r"(?<=with args beginning with:).*", re.DOTALL)
 
 # Older redis-py leave the first word in the message, newer ones make a class of it.
 _MOVED = re.compile(r"(?:MOVED )?\d+ (.*):(\d+)")
@@ -80,14 +91,15 @@ class RedisClient:
     """
 
     def __init__(self, uri: str) -> None:
-        self._class, self._options = _parse(uri)
+        kind, self._options = _parse(uri)
         self._pid = os.getpid()
         # Any: redis-py leaves the methods of its connections untyped.
         self._idle: dict[Address, list[Any]] = {}
         self._nodes: dict[str, Address] = {}
         try:
+            self._class: Any = type(kind.__name__, (Limited, kind), {})
             self._new(None)
-        except (TypeError, ValueError, redis.RedisError):
+        except (AttributeError, TypeError, ValueError, redis.RedisError):
             raise ConfigurationError(
                 "The URI of the Redis storage has a parameter that redis-py does not know or"
                 " cannot use; see redis.connection.ConnectionPool.from_url for the known ones."
@@ -202,17 +214,14 @@ class RedisClient:
     ) -> list[Any]:
         complete = False
         try:
-            left = self._left(deadline)
+            if deadline is not None and deadline <= time.monotonic():
+                raise redis.TimeoutError("no time was left")
+            connection.limit.deadline = deadline
             if connection._sock is None:
-                connection.socket_timeout = connection.socket_connect_timeout = left
                 connection.connect()
-                left = self._left(deadline)
-            connection._sock.settimeout(left)
             connection.send_packed_command([data], check_health=False)
             replies: list[Any] = []
-            for number in range(count):
-                if number:
-                    connection._sock.settimeout(self._left(deadline))
+            for _ in range(count):
                 try:
                     replies.append(connection.read_response())
                 except redis.ResponseError as error:
@@ -231,18 +240,8 @@ class RedisClient:
             options = {**options, "host": address[0], "port": address[1]}
         return self._class(**options)
 
-    def _left(self, deadline: float | None) -> float | None:
-        if deadline is None:
-            return None
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise StorageTimeoutError(
-                f"{self._name(None)} did not answer before the deadline; sending it again is safe."
-            )
-        return left
-
     def _name(self, address: Address) -> str:
-        """Return the server's name for a message, without credentials."""
+        """Return the server's name for a message, without user and password."""
         if address is None and "path" in self._options:
             return f"Redis at {self._options['path']}"
         host, port = address or (
@@ -252,14 +251,15 @@ class RedisClient:
         return f"Redis at {host}:{port}"
 
     def _failure(self, error: Exception, address: Address) -> StorageError:
-        """Return what an error of redis-py means, without credentials.
+        """Return what an error of redis-py means, without the password.
 
-        A server that does not know AUTH repeats the password in its answer.
+        A server that does not know AUTH repeats what came with it in its answer.
         """
-        said = str(error)
-        secrets = [self._options.get(name) for name in ("password", "username")]
-        for secret in filter(None, secrets):
-            said = said.replace(secret, "***")
+        said = _ARGUMENTS.sub("", str(error))
+        password = self._options.get("password")
+        if password:
+            # Not within a word: a short one would be found in any sentence.
+            said = re.sub(rf"(?<!\w){re.escape(password)}(?!\w)", "***", said)
         failure = self._meaning(error, said, self._name(address))
         # As `raise ... from` does; None keeps the original words out of a traceback.
         failure.__cause__ = error if said == str(error) else None
@@ -276,7 +276,7 @@ class RedisClient:
                 return StorageError(f"{name} refused: {FIXES[code]}. ({said})")
         if isinstance(error, (redis.ConnectionError, OSError)):
             return StorageError(f"{name} cannot be reached: start it, or correct the URI. ({said})")
-        found = _CODES.search(said)
+        found = _CODES.search(str(error))
         fix = FIXES[found.group()] if found else "see what it says"
         return StorageError(f"{name} refused: {fix}. ({said})")
 

@@ -11,7 +11,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from ...errors import ConfigurationError
+from ...errors import ConfigurationError, StorageError
 from ...model import BanditKey, Counts, Decision, LogEntry
 from ..base import BanditStorage, Commit, CommitResult, DecisionWrite
 from ..codec import clean_commit
@@ -60,7 +60,7 @@ class RedisBanditStorage(BanditStorage):
     ``maxmemory-policy noeviction``, and ``appendfsync always`` if a power failure may take nothing.
 
     :param uri: ``redis://``, ``rediss://`` (TLS) or ``redis+unix:///path/of.sock?db=0``, with
-        credentials if the server asks for them; they appear in no message
+        user and password if the server asks for them; the password appears in no message
     :param prefix: what the keys begin with; every application has its own
     :param shard_by: ``"bandit"`` gives each bandit keys on a node of its own in a cluster. A
         commit is then atomic for each bandit, not for all together.
@@ -260,8 +260,15 @@ class RedisBanditStorage(BanditStorage):
         return int(self._client.call(request, None))
 
     def check(self) -> list[str]:
-        """Return which settings of Redis endanger what is stored, each with the fix."""
+        """Return which settings of Redis endanger what is stored, each with the fix.
+
+        Writes, too: without a trace, to a key of its own.
+        """
         found = problems(self._client)
+        try:
+            self._client.call_all(self._probes(), None)
+        except StorageError as error:
+            found.append(f"No commit can be written: {error}")
         other = self._index if self.shard_by is None else self._whole.counts
         if self._client.call(Request(other, ("EXISTS", other)), None):
             found.append(
@@ -269,6 +276,19 @@ class RedisBanditStorage(BanditStorage):
                 " or move everything to a new prefix with 'flask bandit export' and 'import'."
             )
         return found
+
+    def _probes(self) -> list[Request]:
+        """Return what asks each shard whether a commit may write there."""
+        # The first bandit may be still to come.
+        shards = self._shards(None) or [self._keys_of("")]
+        places: dict[str, tuple[str, ...]] = {keys.counts: () for keys in shards}
+        if self.shard_by is not None:
+            places[self._index] = ("SADD",)
+        script = Script("probe")
+        return [
+            Request(slot, (1, f"{slot.rpartition(':')[0]}:probe", *commands), script)
+            for slot, commands in places.items()
+        ]
 
     def close(self) -> None:
         """Close the connections; using the storage again opens them again."""

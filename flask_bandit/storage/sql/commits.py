@@ -15,12 +15,13 @@ import threading
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Any
+from uuid import uuid4
 
 from sqlalchemy import BindParameter, Connection, Table, bindparam, insert, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from ...model import Decision
-from ..base import Commit, CommitResult
+from ...model import Decision, Reward, StatsDelta
+from ..base import Adjustment, Commit, CommitResult, DecisionWrite, RewardWrite
 from ..settle import Change, StoredReward, Touched, settle, touched
 from .rows import (
     Row,
@@ -199,22 +200,52 @@ def _apply_short(connection: Connection, change: Change) -> bool:
 
 
 def _apply_long(connection: Connection, commit: Commit) -> CommitResult:
-    concerned = touched(commit)
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(BEGIN)
-        _claim(connection, commit)
-        stored = _lock(connection, concerned.decisions)
-    else:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        stored = read_decisions(connection, concerned.decisions)
-    change = settle(
-        commit,
-        stored,
-        _read_rewards(connection, concerned),
-        _read_adjustments(connection, concerned.adjustments),
-    )
-    _write(connection, change)
+    _begin(connection)
+    result = _settle(connection, commit)
     connection.exec_driver_sql("COMMIT")
+    return result
+
+
+def rehearse(connection: Connection) -> None:
+    """Write to every table as commits do, and take it back.
+
+    The caller rolls back if it fails.
+
+    :param connection: in autocommit mode, outside of a transaction
+    """
+    id_ = f"check-{uuid4().hex}"
+    made = Decision(id_, id_, 1, "arm", None, "check", 0.0)
+    given = Reward(f"{id_}:reward", id_, id_, 1, "arm", 1.0, 0.0)
+    one = StatsDelta({"arm": {"pulls": 1}})
+    _begin(connection)
+    # The reward first, so that it is parked and has to be updated.
+    _settle(connection, Commit(rewards=(RewardWrite(given, one),)))
+    _settle(connection, Commit((DecisionWrite(made, one),), (), (Adjustment(id_, id_, 1, one),)))
+    connection.exec_driver_sql("ROLLBACK")
+
+
+def _begin(connection: Connection) -> None:
+    is_sqlite = connection.dialect.name == "sqlite"
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_sqlite else BEGIN)
+
+
+def _settle(connection: Connection, commit: Commit) -> CommitResult:
+    """Do a commit in a transaction that was begun."""
+    concerned = touched(commit)
+    read = read_decisions
+    if connection.dialect.name == "postgresql":
+        _claim(connection, commit)
+        read = _lock
+    stored = read(connection, concerned.decisions)
+    given = _read_rewards(connection, concerned)
+    # A reward stays with the decision it was first sent for, whichever it is sent for now.
+    first = {row.reward.decision_id for row in given if not row.counted}
+    others = sorted(first.difference(concerned.decisions))
+    if others:
+        stored.update(read(connection, others))
+        given = _read_rewards(connection, concerned)
+    change = settle(commit, stored, given, _read_adjustments(connection, concerned.adjustments))
+    _write(connection, change)
     return change.result
 
 

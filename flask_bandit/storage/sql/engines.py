@@ -25,11 +25,24 @@ _HINTS = {
     "42P01": "the tables are missing: run 'flask bandit db upgrade'",
     "42703": "the tables are of another version: run 'flask bandit db upgrade'",
     "42501": "grant the app's user the rights on the tables whose names begin with bandit_",
-    "25006": "the server is a read-only replica: connect to the primary",
+    "25006": "connect to the primary if this is a replica, and let the app's user write (SHOW"
+    " default_transaction_read_only)",
     "28P01": "check user and password in the URI",
     "3D000": "create the database, or correct its name in the URI",
     "53300": "raise max_connections of the server, or run fewer workers",
 }
+_OTHERWISE = {
+    False: "look whether the server runs and what its log says",
+    True: "look whether this process may write the file and its directory, and the disk has room",
+}
+
+
+_UNREADABLE = (
+    "The storage's URI cannot be read; write it as"
+    " 'postgresql+psycopg://user:password@host:5432/database' or"
+    " 'sqlite+pysqlite:////path/to/bandits.db'. In a password, write %40 for '@', %3A for ':' and"
+    " %2F for '/' (urllib.parse.quote_plus does)."
+)
 
 
 def make_engine(uri: str) -> Engine:
@@ -39,12 +52,9 @@ def make_engine(uri: str) -> Engine:
     """
     try:
         url = make_url(uri)
-    except ArgumentError as error:
-        # The URI itself may hold a password.
-        raise ConfigurationError(
-            "The storage's URI cannot be read; write it as"
-            " 'postgresql+psycopg://user:password@host/database'."
-        ) from error
+    except (ArgumentError, ValueError):
+        # The URI itself may hold a password, and so may what is said about it.
+        raise ConfigurationError(_UNREADABLE) from None
     if url.drivername == "postgresql" and find_spec("psycopg"):
         # SQLAlchemy's default is the driver before this one.
         url = url.set(drivername="postgresql+psycopg")
@@ -54,6 +64,8 @@ def make_engine(uri: str) -> Engine:
         if name == "sqlite":
             return _sqlite_engine(url)
         return _postgres_engine(url)
+    except ConfigurationError:
+        raise
     except NoSuchModuleError as error:
         raise ConfigurationError(
             f"SQLAlchemy has no driver {url.drivername!r}; write 'postgresql+psycopg'."
@@ -63,6 +75,8 @@ def make_engine(uri: str) -> Engine:
             f"{url.drivername!r} needs a driver that is not installed ({error}):"
             " pip install 'Flask-Bandit[postgres]'"
         ) from error
+    except (ArgumentError, ValueError):
+        raise ConfigurationError(_UNREADABLE) from None
 
 
 def check_dialect(name: str) -> None:
@@ -111,8 +125,23 @@ def _postgres_engine(url: URL) -> Engine:
 
 
 def describe(engine: Engine) -> str:
-    """Return the engine's URI without its password."""
-    return engine.url.render_as_string(hide_password=True)
+    """Return the engine's URI without its password, and without options, which may hold one."""
+    return engine.url.set(query={}).render_as_string(hide_password=True)
+
+
+def _secrets(engine: Engine) -> set[str]:
+    """Return what must not be shown: the password, and options such as ``sslpassword``."""
+    found = {str(engine.url.password or "")}
+    for name, values in engine.url.normalized_query.items():
+        if "pass" in name.lower():
+            found.update(values)
+    return found - {""}
+
+
+def cause(error: BaseException, engine: Engine) -> BaseException | None:
+    """Return what to show as the cause: the driver's words, without statements and values."""
+    said = getattr(error, "orig", None) or (None if isinstance(error, StorageError) else error)
+    return None if any(secret in str(said) for secret in _secrets(engine)) else said
 
 
 def sqlstate(error: BaseException) -> str | None:
@@ -156,11 +185,12 @@ def translate(error: BaseException, engine: Engine, expired: bool) -> BaseExcept
         return StorageTimeoutError(
             f"{where} was busy until the deadline ({said}); sending it again is safe."
         )
-    hint = _HINTS.get(code or "", "look whether the server runs and what its log says")
+    hint = _HINTS.get(code or "", _OTHERWISE[engine.dialect.name == "sqlite"])
     return StorageError(f"{where} failed: {said}; {hint}.")
 
 
 def _first_line(said: str, engine: Engine) -> str:
     line = (said.strip().splitlines() or ["no message"])[0].rstrip(".")
-    password = engine.url.password
-    return line.replace(str(password), "***") if password else line
+    for secret in sorted(_secrets(engine), key=len, reverse=True):
+        line = line.replace(secret, "***")
+    return line

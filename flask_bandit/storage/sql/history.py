@@ -1,4 +1,4 @@
-"""The log read and pruned in pages: constant memory, and no transaction that lasts.
+"""The log read and pruned in pages: next to no memory, and no transaction that lasts.
 
 What is stored while somebody reads has a larger number than the last one to be read.
 """
@@ -6,6 +6,7 @@ What is stored while somebody reads has a larger number than the last one to be 
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -71,15 +72,20 @@ def iter_log(run: Run[Any], bandit: str | None) -> Iterator[LogEntry]:
 
 def iter_commits(run: Run[Any]) -> Iterator[Commit]:
     """Yield everything that is stored, as commits."""
+    # Found first: the decision of one may come meanwhile, with a number beyond what is read.
+    waiting = array("q")
+    has_decision = exists().where(decisions.c.id == rewards.c.decision_id, _STORED)
+    for page in _rows(run, rewards, ~rewards.c.counted & ~has_decision):
+        waiting.extend(row.seq for row in page)
     for page in _rows(run, decisions, _STORED):
         joined = _joined(run, page)
         for row in page:
             made = DecisionWrite(decision_of(row), StatsDelta(json.loads(row.delta)))
             given = [w for stored in joined.get(row.id, ()) for w in stored.writes()]
             yield Commit((made,), tuple(given))
-    has_decision = exists().where(decisions.c.id == rewards.c.decision_id, _STORED)
-    for page in _rows(run, rewards, ~rewards.c.counted & ~has_decision):
-        for row in page:
+    for at in range(0, len(waiting), PAGE):
+        query = select(rewards).where(rewards.c.seq.in_(waiting[at : at + PAGE].tolist()))
+        for row in run(partial(_all, query.order_by(rewards.c.seq))):
             yield Commit(rewards=reward_of(row).writes())
     for page in _rows(run, adjustments, None):
         for row in page:

@@ -31,6 +31,11 @@ OPENING_SECONDS = 5
 FORK_PATIENCE = 2.0
 """Seconds for which a fork waits until no connection to an SQLite file is in use."""
 
+FORKING = (
+    "This process was being forked until the deadline; sending it again is safe. Fork before there"
+    " is traffic, or make the calls shorter for which a fork waits."
+)
+
 _opened = threading.local()
 
 _inherited: list[Any] = []
@@ -97,6 +102,7 @@ class Links:
         self._waiting = 0
         self._opening = 0
         self._taken = 0
+        self._forking = False
         self._unusable = False
 
     def take(self, deadline: float | None) -> Link:
@@ -105,21 +111,34 @@ class Links:
         :raises StorageTimeoutError: none was to be had in time
         """
         if self._local:
-            return self._take_local()
-        with self._changed:
+            return self._take_local(deadline)
+        with self._locked(deadline):
             if self._idle:
                 return self._idle.pop()
             if deadline is not None:
                 return self._wait(deadline)
         return self._open()
 
-    def _take_local(self) -> Link:
+    @contextmanager
+    def _locked(self, deadline: float | None) -> Iterator[None]:
+        """Hold the lock, which a fork may have for a while."""
+        if not self._changed.acquire(timeout=remaining(deadline)):
+            raise StorageTimeoutError(FORKING)
+        try:
+            yield
+        finally:
+            self._changed.release()
+
+    def _take_local(self, deadline: float | None) -> Link:
         if self._unusable:
             raise StorageError(
                 "This process was forked while a connection to the SQLite database was in use,"
                 " and SQLite would lose commits; use the storage only after the fork."
             )
-        with self._changed:
+        with self._locked(deadline):
+            left = None if deadline is None else remaining(deadline)
+            if not self._changed.wait_for(lambda: not self._forking, left):
+                raise StorageTimeoutError(FORKING)
             self._taken += 1
             if self._idle:
                 return self._idle.pop()
@@ -140,8 +159,8 @@ class Links:
         try:
             # Not in the wake of an earlier one: that may wait for a host that is gone for good.
             if self._opening < self._waiting + HOPELESS:
+                watchdog.start_thread(self._open_aside, failures)
                 self._opening += 1
-                threading.Thread(target=self._open_aside, args=(failures,), daemon=True).start()
             while True:
                 if self._idle:
                     return self._idle.pop()
@@ -244,15 +263,26 @@ class Links:
         if link.wire is not None:
             link.wire.close()
 
-    def before_fork(self) -> None:
+    @property
+    def waits_at_forks(self) -> bool:
+        """Whether a fork has to wait until no connection is in use."""
+        return self._local
+
+    def before_fork(self, deadline: float) -> None:
         """Close what a child must not inherit, and keep other threads from opening it again.
 
         SQLite counts the locks of a process in its memory. A child inherits the count and not the
         locks: its own connections would take no locks at all, and commits would be lost.
+
+        :param deadline: when to fork although one is in use
         """
-        self._changed.acquire()
-        if self._local:
-            self._changed.wait_for(lambda: self._taken == 0, FORK_PATIENCE)
+        if not self._local:
+            self._changed.acquire()
+            return
+        with self._changed:
+            # No new calls, or there would always be one.
+            self._forking = True
+            self._changed.wait_for(lambda: self._taken == 0, remaining(deadline))
             idle, self._idle = self._idle, []
             for link in idle:
                 self._close(link)
@@ -261,15 +291,24 @@ class Links:
 
     def after_fork(self) -> None:
         """Let the threads of the parent go on."""
-        self._changed.release()
+        if not self._local:
+            self._changed.release()
+            return
+        with self._changed:
+            self._forking = False
+            self._changed.notify_all()
 
-    def forget(self) -> None:
-        """Leave everything to the parent, in a child that was just forked."""
-        _inherited.append((self._idle, self._changed))
-        unusable = self._local and self._taken > 0
-        if not self._own:
+    def forget(self, engine: Engine | None) -> None:
+        """Leave everything to the parent, in a child that was just forked.
+
+        :param engine: a new one like ours, none if it is the app's: SQLAlchemy's locks may be held
+            by a thread that was connecting and is not here
+        """
+        _inherited.append((self.engine, self._idle, self._changed))
+        unusable = self._local and bool(self._taken or self._idle)
+        if engine is None:
             self.engine.dispose(close=False)
-        self.__init__(self.engine, self._own)  # type: ignore[misc]
+        self.__init__(engine or self.engine, self._own)  # type: ignore[misc]
         self._unusable = unusable
 
 

@@ -15,18 +15,29 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, text
 
-from ...errors import ConfigurationError, StorageError
+from ...errors import ConfigurationError, StorageError, StorageTimeoutError
 from ...model import Counts, Decision, LogEntry
 from ..base import BanditStorage, Commit, CommitResult
 from ..codec import clean_commit
 from ..locks import deadline_of, remaining
 from . import commits, history, migrate
-from .engines import check_dialect, describe, is_disconnect, is_retried, make_engine, translate
-from .links import Link, Links
+from .engines import (
+    cause,
+    check_dialect,
+    describe,
+    is_disconnect,
+    is_retried,
+    make_engine,
+    translate,
+)
+from .links import FORK_PATIENCE, FORKING, Link, Links
 from .rows import counts_of
 
 FOREVER = 2**31 - 1
 """Milliseconds; the longest that SQLite can be told to wait."""
+
+PROBE_SECONDS = 10.0
+"""How long a check waits for others who write."""
 
 _T = TypeVar("_T")
 _opened: weakref.WeakSet[SQLBanditStorage] = weakref.WeakSet()
@@ -58,7 +69,6 @@ class SQLBanditStorage(BanditStorage):
     ) -> None:
         self.auto_migrate = auto_migrate
         self._given = engine
-        self._lock = threading.Lock()
         self._links: Links | None = None
         self._own = isinstance(engine, str)
         self._has_tables = False
@@ -70,7 +80,8 @@ class SQLBanditStorage(BanditStorage):
                 f"SQLBanditStorage takes a URI, an engine or a function that returns one, not a"
                 f" {type(engine).__name__}; with Flask-SQLAlchemy, 'lambda: db.engine'."
             )
-        _opened.add(self)
+        with _forks.gate:
+            _opened.add(self)
 
     def __repr__(self) -> str:
         where = describe(self._links.engine) if self._links else "not connected yet"
@@ -154,6 +165,8 @@ class SQLBanditStorage(BanditStorage):
     def check(self) -> list[str]:
         """Return what is wrong with the tables or the server's settings.
 
+        Writes what a commit writes, and rolls it back.
+
         :raises StorageError: the database cannot be reached
         """
         found = []
@@ -163,6 +176,11 @@ class SQLBanditStorage(BanditStorage):
             if self._has_tables or "db upgrade" not in str(error):
                 raise
             found.append(str(error))
+        else:
+            try:
+                self._run(commits.rehearse, PROBE_SECONDS)
+            except StorageError as error:
+                found.append(f"Commits cannot be stored. {error}")
         return found + self._run(_lax_settings, None, upgrading=True)
 
     def close(self) -> None:
@@ -187,13 +205,13 @@ class SQLBanditStorage(BanditStorage):
         :param upgrading: the tables need not be there
         """
         deadline = deadline_of(timeout)
-        links = self._resolve()
+        links = self._resolve(deadline)
         tries = 0
         while True:
             try:
                 link = links.take(deadline)
             except Exception as error:
-                raise self._translated(error, links, False) from _cause(error)
+                raise translate(error, links.engine, False) from cause(error, links.engine)
             try:
                 with link.until(deadline):
                     self._prepare(link, deadline, upgrading)
@@ -228,7 +246,7 @@ class SQLBanditStorage(BanditStorage):
         if "bandit_" in str(getattr(error, "orig", "")):
             # The tables may have been removed.
             self._has_tables = False
-        raise self._translated(error, links, link.expired) from _cause(error)
+        raise translate(error, links.engine, link.expired) from cause(error, links.engine)
 
     def _roll_back(self, link: Link, deadline: float | None) -> bool:
         """End a transaction that failed; outside of one it changes nothing."""
@@ -240,9 +258,6 @@ class SQLBanditStorage(BanditStorage):
         except Exception:
             return False
         return True
-
-    def _translated(self, error: BaseException, links: Links, expired: bool) -> BaseException:
-        return translate(error, links.engine, expired)
 
     def _prepare(self, link: Link, deadline: float | None, upgrading: bool) -> None:
         """Set what holds for this call only, and look after the tables at first use."""
@@ -274,13 +289,17 @@ class SQLBanditStorage(BanditStorage):
             link.connection.exec_driver_sql(f"PRAGMA busy_timeout = {link.busy_timeout}")
         link.busy_timeout = None
 
-    def _resolve(self) -> Links:
+    def _resolve(self, deadline: float | None) -> Links:
         """Return the connections, of the engine that the app has by now."""
         if self._links is None:
             engine = self._given if isinstance(self._given, Engine) else self._given()  # type: ignore[operator]
-            with self._lock:
+            if not _forks.gate.acquire(timeout=remaining(deadline)):
+                raise StorageTimeoutError(FORKING)
+            try:
                 if self._links is None:
                     self._links = self._make_links(engine)
+            finally:
+                _forks.gate.release()
         return self._links
 
     def _make_links(self, engine: Engine) -> Links:
@@ -292,14 +311,13 @@ class SQLBanditStorage(BanditStorage):
         check_dialect(engine.dialect.name)
         links = Links(engine, self._own)
         if self._pid != os.getpid():
-            links.forget()
-            self._pid = os.getpid()
+            self._forget(links)
         return links
 
-
-def _cause(error: BaseException) -> BaseException | None:
-    """Return what to show as the cause: the driver's words, without statements and values."""
-    return getattr(error, "orig", None) or (None if isinstance(error, StorageError) else error)
+    def _forget(self, links: Links) -> None:
+        """Begin anew in a child."""
+        links.forget(make_engine(self._given) if isinstance(self._given, str) else None)
+        self._pid = os.getpid()
 
 
 def _lax_settings(connection: Connection) -> list[str]:
@@ -322,27 +340,33 @@ class _Forks:
     """Tells the storages before and after each fork of this process."""
 
     def __init__(self) -> None:
+        self.gate = threading.RLock()
+        """Held during a fork: threads fork one after another, and nothing new appears meanwhile."""
+
         self._told: list[Links] = []
 
     def before(self) -> None:
-        self._told = [storage._links for storage in list(_opened) if storage._links is not None]
+        self.gate.acquire()
+        deadline = time.monotonic() + FORK_PATIENCE
+        told = [storage._links for storage in list(_opened) if storage._links is not None]
+        # First those that may take a while: the others go on until then.
+        self._told = sorted(told, key=lambda links: not links.waits_at_forks)
         for links in self._told:
-            links.before_fork()
+            links.before_fork(deadline)
 
     def after_in_parent(self) -> None:
         for links in self._told:
             links.after_fork()
         self._told = []
+        self.gate.release()
 
     def after_in_child(self) -> None:
-        migrate.reset_after_fork()
-        for links in self._told:
-            links.forget()
-        for storage in list(_opened):
-            storage._lock = threading.Lock()
-            if storage._links is not None:
-                storage._pid = os.getpid()
+        self.gate = threading.RLock()
         self._told = []
+        migrate.reset_after_fork()
+        for storage in list(_opened):
+            if storage._links is not None:
+                storage._forget(storage._links)
 
 
 _forks = _Forks()

@@ -13,10 +13,27 @@ import selectors
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from ...errors import StorageError
+
 logger = logging.getLogger(__name__)
+
+
+def start_thread(target: Callable[..., object], *args: object) -> None:
+    """Start a thread that nobody waits for.
+
+    :raises StorageError: the system has none to give
+    """
+    try:
+        threading.Thread(target=target, args=args, name="bandit storage", daemon=True).start()
+    except RuntimeError as error:
+        raise StorageError(
+            f"This process cannot start another thread ({error}); raise the limit of threads or"
+            " processes (ulimit -u, the container's pids limit), or run fewer of them."
+        ) from error
 
 
 class Wire:
@@ -36,7 +53,7 @@ class Wire:
         request = self._cancel_request()
         self.shut()
         if request is not None and not _cancelling.locked():
-            threading.Thread(target=_cancel, args=(request,), daemon=True).start()
+            start_thread(_cancel, request)
 
     def shut(self) -> None:
         """End the connection; nothing that is sent to it afterwards waits."""
@@ -96,11 +113,11 @@ class Watchdog:
     def watch(self, wire: Wire, deadline: float) -> None:
         """Cut ``wire`` at the deadline, unless it is let go before."""
         with self._changed:
-            self._deadlines[wire] = deadline
             if not self._started:
+                start_thread(self._run)
                 self._started = True
-                threading.Thread(target=self._run, name="bandit watchdog", daemon=True).start()
-            elif deadline < self._wakes_at:
+            self._deadlines[wire] = deadline
+            if deadline < self._wakes_at:
                 self._changed.notify()
 
     def let_go(self, wire: Wire) -> None:
@@ -114,7 +131,11 @@ class Watchdog:
                 now = time.monotonic()
                 for wire in [w for w, deadline in self._deadlines.items() if deadline <= now]:
                     del self._deadlines[wire]
-                    wire.cut()
+                    try:
+                        wire.cut()
+                    except Exception:
+                        # All the others still rely on this thread.
+                        logger.exception("Could not end a call completely at its deadline.")
                 self._wakes_at = min(self._deadlines.values(), default=math.inf)
                 left = self._wakes_at - time.monotonic()
                 self._changed.wait(None if left == math.inf else max(0.0, left))

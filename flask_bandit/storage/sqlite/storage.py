@@ -109,10 +109,11 @@ class SQLiteBanditStorage(BanditStorage):
         ids = touched(clean)
 
         def apply(connection: sqlite3.Connection) -> CommitResult:
-            stored = rows.decisions_by_id(connection, ids.decisions)
             given = {row.reward.id: row for row in rows.rewards_by_id(connection, ids.rewards)}
             for row in rows.waiting_rewards(connection, ids.sent):
                 given[row.reward.id] = row
+            needed = {*ids.decisions, *(row.reward.decision_id for row in given.values())}
+            stored = rows.decisions_by_id(connection, sorted(needed))
             added = rows.adjustments_among(connection, ids.adjustments)
             change = settle(clean, stored, given.values(), added)
             rows.write_change(connection, change)
@@ -161,14 +162,21 @@ class SQLiteBanditStorage(BanditStorage):
 
         :raises StorageError: the file cannot be read
         """
+        # Before the decisions: one that is stored later is not among them.
+        waiting = {
+            row[0]: rows.reward_of(row)
+            for page in self._scan(rows.WITHOUT_DECISION, "bandit_rewards")
+            for row in page
+        }
         for found, given in self._pages(None):
             for row in found:
                 write = rows.decision_write_of(row)
                 stored = given.get(write.decision.id, ())
+                for one in stored:
+                    waiting.pop(one.reward.id, None)
                 yield Commit((write,), tuple(sent for one in stored for sent in one.writes()))
-        for page in self._scan(rows.WITHOUT_DECISION, "bandit_rewards"):
-            for row in page:
-                yield Commit(rewards=rows.reward_of(row).writes())
+        for one in waiting.values():
+            yield Commit(rewards=one.writes())
         for page in self._scan(rows.SELECT_ADJUSTMENTS, "bandit_adjustments"):
             for item in rows.adjustments_of(page):
                 yield Commit(adjustments=(item,))

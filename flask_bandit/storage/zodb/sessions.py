@@ -6,9 +6,11 @@ The only module that imports ZODB, ZEO and transaction. Knows nothing of what is
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import threading
+import time
 import weakref
 from contextlib import suppress
 from typing import Any, Protocol
@@ -35,6 +37,8 @@ logger = logging.getLogger(__name__)
 CACHED_OBJECTS = 20_000
 LONGEST_WAIT = 30.0
 """Seconds after which a server that does not answer a connection is tried anew."""
+LONGEST_HOLD = 60.0
+"""Seconds after which a call without a deadline is taken to hang, if others wait for it."""
 
 
 _inherited: list[Session] = []
@@ -59,15 +63,13 @@ class Source(Protocol):
 
 
 class Session:
-    """One connection to a database, for one process.
-
-    :param lock: held by the thread that uses it
-    """
+    """One connection to a database, for one process."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.pid = os.getpid()
-        self.lock = ThreadLock(source.name)
+        self._lock = ThreadLock(source.name)
+        self._due = math.inf
         self.dropped = self.closed = False
         self.storage: Any = None
         self.db: Any = None
@@ -81,6 +83,27 @@ class Session:
             return False
         _inherited.append(self)
         return True
+
+    def take(self, deadline: float | None) -> None:
+        """Wait until no other thread uses it; :meth:`give_back` has to follow.
+
+        A thread that should have given it back by now is stuck, and no caller is left to notice.
+        So who waits in vain gives the session up, for the next ones.
+
+        :raises StorageTimeoutError: another thread used it until the deadline
+        """
+        try:
+            self._lock.acquire(deadline)
+        except StorageTimeoutError:
+            if self.source.may_hang and self._due < time.monotonic() and not self.dropped:
+                self.drop()
+            raise
+        self._due = time.monotonic() + LONGEST_HOLD if deadline is None else deadline
+
+    def give_back(self) -> None:
+        """Let the next thread use it."""
+        self._due = math.inf
+        self._lock.release()
 
     def begin(self, deadline: float | None, fresh: bool) -> Any:
         """Begin a transaction; return the root object.
@@ -106,7 +129,7 @@ class Session:
             self.manager.abort()
 
     def close(self) -> None:
-        """Give back everything, once; the caller holds the lock."""
+        """Close everything, once; the caller has taken the session."""
         self.dropped = True
         if self.closed:
             return

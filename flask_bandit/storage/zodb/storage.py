@@ -38,7 +38,6 @@ from .tables import (
     decision_commit,
     layout_of,
     make_tables,
-    waiting_commits,
 )
 
 PAGE = 200
@@ -145,10 +144,18 @@ class ZODBBanditStorage(BanditStorage):
 
         :raises StorageError: the database failed
         """
+        # Before the decisions: one that is stored later is not among them.
+        waiting = {
+            stored.reward.id: stored
+            for entry in self._entries("parked")
+            for stored in entry.rewards
+        }
         for entry in self._entries("log"):
+            for stored in entry.rewards:
+                waiting.pop(stored.reward.id, None)
             yield decision_commit(entry)
-        for entry in self._entries("parked"):
-            yield from waiting_commits(entry)
+        for stored in waiting.values():
+            yield Commit(rewards=stored.writes())
         for item in self._run(Tables.all_adjustments, None):
             yield Commit(adjustments=(item,))
 
@@ -234,14 +241,14 @@ class ZODBBanditStorage(BanditStorage):
         if session is None or session.is_inherited():
             return
         try:
-            session.lock.acquire(deadline_of(1.0))
+            session.take(deadline_of(1.0))
         except StorageError:
             session.drop()
             return
         try:
             session.close()
         finally:
-            session.lock.release()
+            session.give_back()
 
     def _run(self, work: Callable[[Tables], _T], timeout: float | None, fresh: bool = True) -> _T:
         """Do ``work`` on the tables in a transaction.
@@ -294,7 +301,7 @@ class ZODBBanditStorage(BanditStorage):
         pause = 0.001
         while True:
             session = self._current()
-            session.lock.acquire(deadline)
+            session.take(deadline)
             used.append(session)
             try:
                 if not session.dropped:
@@ -306,7 +313,7 @@ class ZODBBanditStorage(BanditStorage):
                 used.clear()
                 if session.dropped:
                     session.close()
-                session.lock.release()
+                session.give_back()
             fresh = True
             time.sleep(random.uniform(0, pause))
             pause = min(2 * pause, LONGEST_PAUSE)

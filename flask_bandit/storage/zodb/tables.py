@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -247,12 +247,6 @@ def _load_reward(text: str) -> StoredReward:
     record = json.loads(text)
     write = reward_write_from_record(record)
     return StoredReward(write.reward, record["counted_for"], write.delta, record["counted"])
-
-
-def waiting_commits(entry: Entry) -> Iterator[Commit]:
-    """Yield a commit for each reward that waits for its decision."""
-    for reward in entry.rewards:
-        yield Commit(rewards=reward.writes())
 
 
 def decision_commit(entry: Entry) -> Commit:
