@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,17 +85,27 @@ class TestSQLite(MoreTests, StorageSuite):
 class TestPostgreSQL(MoreTests, StorageSuite):
     networked = True
     address: tuple[str, int]
+    locations: set[Path]
 
     @pytest.fixture(autouse=True)
     def server(self, postgres: PostgresServer, tmp_path: Path) -> None:
         # Plain values: other processes get a copy of this test.
         self.address = (postgres.host, postgres.port)
         postgres.ensure_database(database_of(tmp_path))
+        self.locations = {tmp_path}
 
     def server_address(self) -> tuple[str, int]:
         return self.address
 
     def make_storage(self, location: Path) -> SQLBanditStorage:
+        if location not in self.locations:
+            self.locations.add(location)
+            uri = "postgresql://postgres@{}:{}/postgres".format(*self.address)
+            with (
+                suppress(psycopg.errors.DuplicateDatabase),
+                psycopg.connect(uri, autocommit=True) as admin,
+            ):
+                admin.execute(f"CREATE DATABASE {database_of(location)} STRATEGY wal_log".encode())
         return self.make_storage_at(location, *self.address)
 
     def make_storage_at(self, location: Path, host: str, port: int) -> SQLBanditStorage:

@@ -162,6 +162,8 @@ def refuse_to_write(path: Path, words: str, readable: bool) -> None:
         with pytest.raises(StorageError, match=words) as caught:
             storage.commit(decisions(decision("2")))
         assert str(path) in str(caught.value)
+    (problem,) = storage.check()
+    assert words in problem
     if readable:
         assert pulls(storage) == 1
     storage.close()

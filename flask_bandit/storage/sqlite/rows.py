@@ -125,6 +125,13 @@ def adjustments_among(connection: sqlite3.Connection, ids: Sequence[str]) -> lis
     return [row[0] for row in _in(connection, "SELECT id FROM bandit_adjustments WHERE id", ids)]
 
 
+def probe_writing(connection: sqlite3.Connection) -> None:
+    """Write a row and take it back."""
+    connection.execute("SAVEPOINT probe")
+    connection.execute("INSERT INTO bandit_control (bandit, state) VALUES ('', '{}')")
+    connection.execute("ROLLBACK TO probe")
+
+
 def write_change(connection: sqlite3.Connection, change: Change) -> None:
     """Write everything that a commit changes."""
     for write in change.decisions:

@@ -217,7 +217,10 @@ class SQLiteBanditStorage(BanditStorage):
     def check(self) -> list[str]:
         """Return what is wrong with the file; reads all of it."""
         try:
-            return self._file.read(self._problems, None)
+            found = self._file.read(self._problems, None)
+            # Rolled back by a savepoint: nothing is stored, but whatever forbids to write, shows.
+            self._file.write(rows.probe_writing, None)
+            return found
         except StorageError as error:
             return [str(error)]
 
