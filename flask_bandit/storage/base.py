@@ -145,7 +145,8 @@ class BanditStorage(ABC):
 
         One commit for each decision, pruned ones too, together with its rewards, in the order in
         which they were stored; then one for each reward that waits for its decision, and one for
-        each adjustment. Whatever was acknowledged before the start is in it. The increments of them all add up to the counts.
+        each adjustment. Whatever was acknowledged before the start is in it. The increments of
+        them all add up to the counts.
         """
 
     @abstractmethod

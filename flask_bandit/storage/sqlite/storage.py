@@ -218,8 +218,9 @@ class SQLiteBanditStorage(BanditStorage):
         """Return what is wrong with the file; reads all of it."""
         try:
             found = self._file.read(self._problems, None)
-            # Rolled back by a savepoint: nothing is stored, but whatever forbids to write, shows.
-            self._file.write(rows.probe_writing, None)
+            if not found:
+                # Nothing of it is stored, but whatever forbids to write, shows.
+                self._file.write(rows.probe_writing, None)
             return found
         except StorageError as error:
             return [str(error)]
