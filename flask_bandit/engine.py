@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from typing import TypeVar
 
 from .algorithms.base import PolicyProtocol
@@ -164,7 +165,9 @@ class Engine:
 
         :return: what is stored; ``None`` while the storage is down, and then nothing is
         """
-        decisions, rewards = tuple(decisions), tuple(rewards)
+        # In the order of their ids: requests that lock the same rows do it in the same order.
+        decisions = tuple(sorted(decisions, key=attrgetter("id")))
+        rewards = tuple(sorted(rewards, key=attrgetter("id")))
         known = self._known_decisions(decisions, rewards, attempt)
         if known is None:
             return None

@@ -100,6 +100,15 @@ class MoveTests:
         ]
         assert commits[-1] == Commit(adjustments=(Adjustment("import", BANDIT, 1, TWO),))
 
+    def test_the_log_keeps_the_order_inside_a_commit(self, storage: BanditStorage) -> None:
+        names = ["m", "c", "x", "a", "q", "b"]
+        storage.commit(decisions(*map(decision, names)))
+        storage.commit(rewards(*(reward(decision(name)) for name in names)))
+        storage.commit(decisions(decision("0")))
+        assert [entry.decision.id for entry in storage.iter_log()] == [*names, "0"]
+        stored = [w.decision.id for commit in storage.iter_commits() for w in commit.decisions]
+        assert stored == [*names, "0"]
+
     def test_commits_are_read_while_others_write(self, storage: BanditStorage) -> None:
         fill(storage)
         for number, _ in enumerate(storage.iter_commits()):

@@ -177,7 +177,8 @@ def _if_all_is_new(commit: Commit) -> Change | None:
 
 def _apply_short(connection: Connection, change: Change) -> bool:
     """Write all or nothing of it; return whether it was written."""
-    made = sorted(map(decision_row, change.decisions), key=itemgetter("id"))
+    # In the order sent, which is the order of the log; the engine sends them sorted.
+    made = [decision_row(write) for write in change.decisions]
     # Those of one decision stay in the order sent, in which the log shows them.
     given = sorted(map(reward_row, change.new_rewards), key=itemgetter("decision_id"))
     sent = {row["id"] for row in made}
