@@ -94,3 +94,18 @@ def test_two_plug_ins_of_one_name_are_an_error_that_names_both(
 def test_what_cannot_be_found_says_the_fix(call: Any, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         call()
+
+
+@pytest.mark.parametrize(
+    ("uri", "option"),
+    [
+        ("json:///b.json", "fsync"),
+        ("sqlite:///b.db", "auto_migrate"),
+        ("sqlite+pysqlite:///b.db", "auto_migrate"),
+        ("postgresql://localhost/b", "auto_migrate"),
+        ("zodb:///b.fs", "auto_migrate"),
+    ],
+)
+def test_a_text_is_no_boolean_option(uri: str, option: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{option} is 'no'; write True or False"):
+        plugins.storage_from_uri(uri, {option: "no"})

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..errors import ConfigurationError
 from ..model import Counts, Decision, LogEntry, Reward, StatsDelta
 
 
@@ -75,6 +76,16 @@ class CommitResult:
     applied: tuple[tuple[tuple[str, int], StatsDelta], ...] = ()
     parked: frozenset[str] = frozenset()
     unlearned: tuple[tuple[Reward, Decision], ...] = ()
+
+
+def boolean_option(name: str, value: object) -> bool:
+    """Return an option that must be True or False; a text such as "no" would count as True.
+
+    :raises ConfigurationError: it is neither
+    """
+    if isinstance(value, bool):
+        return value
+    raise ConfigurationError(f"The storage's option {name} is {value!r}; write True or False.")
 
 
 class BanditStorage(ABC):

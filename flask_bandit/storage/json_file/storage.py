@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from ...errors import ConfigurationError, StorageCorruptError, StorageError
 from ...model import Counts, Decision, LogEntry
-from ..base import BanditStorage, Commit, CommitResult
+from ..base import BanditStorage, Commit, CommitResult, boolean_option
 from ..codec import clean_commit
 from ..ledger import Outcome
 from ..locks import FileLock, ThreadLock, deadline_of
@@ -59,7 +59,7 @@ class JSONBanditStorage(BanditStorage):
         if not os.fspath(path):
             raise ConfigurationError("A JSON storage needs a path, as 'bandit_storage.json'.")
         self.path = os.path.abspath(os.fspath(path))
-        self.fsync = fsync
+        self.fsync = boolean_option("fsync", fsync)
         self._lock = ThreadLock(self.path)
         self._warned = False
         self._reset()

@@ -72,8 +72,8 @@ def make_engine(uri: str) -> Engine:
         ) from error
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"{url.drivername!r} needs a driver that is not installed ({error}):"
-            " pip install 'Flask-Bandit[postgres]'"
+            f"{url.drivername!r} needs a driver that is not installed ({error}): install it, or"
+            " pip install 'Flask-Bandit[postgres]' and write 'postgresql+psycopg://'."
         ) from error
     except (ArgumentError, ValueError):
         raise ConfigurationError(_UNREADABLE) from None

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, text
 
 from ...errors import ConfigurationError, StorageError, StorageTimeoutError
 from ...model import Counts, Decision, LogEntry
-from ..base import BanditStorage, Commit, CommitResult
+from ..base import BanditStorage, Commit, CommitResult, boolean_option
 from ..codec import clean_commit
 from ..locks import deadline_of, remaining
 from . import commits, history, migrate
@@ -67,7 +67,7 @@ class SQLBanditStorage(BanditStorage):
     def __init__(
         self, engine: str | Engine | Callable[[], Engine], *, auto_migrate: bool = True
     ) -> None:
-        self.auto_migrate = auto_migrate
+        self.auto_migrate = boolean_option("auto_migrate", auto_migrate)
         self._given = engine
         self._links: Links | None = None
         self._own = isinstance(engine, str)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ...errors import ConfigurationError, StorageError
 from ...model import BanditKey, Counts, Decision, LogEntry
-from ..base import BanditStorage, Commit, CommitResult
+from ..base import BanditStorage, Commit, CommitResult, boolean_option
 from ..codec import clean_commit
 from ..locks import deadline_of
 from ..settle import settle, touched
@@ -68,7 +68,7 @@ class SQLiteBanditStorage(BanditStorage):
             )
         self.path = os.path.abspath(name)
         self.synchronous = synchronous
-        self.auto_migrate = auto_migrate
+        self.auto_migrate = boolean_option("auto_migrate", auto_migrate)
         self._file = SQLiteFile(self.path, self._prepare, lambda: self.auto_migrate)
 
     @classmethod

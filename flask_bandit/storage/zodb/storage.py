@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from ...errors import ConfigurationError, StorageError, StorageTimeoutError
 from ...model import Counts, Decision, LogEntry
-from ..base import BanditStorage, Commit, CommitResult
+from ..base import BanditStorage, Commit, CommitResult, boolean_option
 from ..codec import clean_commit
 from ..locks import ThreadLock, deadline_of, remaining
 from .sessions import (
@@ -65,7 +65,7 @@ class ZODBBanditStorage(BanditStorage):
             raise ConfigurationError(f"The root key {root!r} of a ZODB storage must be a name.")
         self._source = source_of(database)
         self.root = root
-        self.auto_migrate = auto_migrate
+        self.auto_migrate = boolean_option("auto_migrate", auto_migrate)
         # Others write to a server; to a file, only this process does.
         self.default_stats_ttl = 0.1 if isinstance(self._source, FileSource) else 1.0
         self._lock = ThreadLock(self._source.name)
