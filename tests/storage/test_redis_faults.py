@@ -81,10 +81,10 @@ class Load:
 
 
 @pytest.mark.parametrize("appendfsync", ["always", "everysec"])
-def test_killed_under_load_it_loses_nothing_that_was_acknowledged(
-    start_redis: StartRedis, appendfsync: str
-) -> None:
-    """With everysec too: the kernel has what the process wrote. A power failure differs."""
+def test_killed_under_load(start_redis: StartRedis, appendfsync: str) -> None:
+    """Always: nothing acknowledged is lost. Everysec: the server may hold writes back while the
+    disk is busy, so the last of them may be lost, but whole commits only.
+    """
     server = start_redis(appendfsync=appendfsync)
     storage = RedisBanditStorage(server.uri)
     total = 0
@@ -96,7 +96,9 @@ def test_killed_under_load_it_loses_nothing_that_was_acknowledged(
         assert {type(error) for error in load.errors} == {StorageError}
         server.start()
         stored = set(storage.get_decisions(load.sent))
-        assert load.acknowledged <= stored <= load.sent
+        assert stored <= load.sent
+        if appendfsync == "always":
+            assert load.acknowledged <= stored
         total += len(stored)
         row = storage.read_counts()[KEY]["green"]
         assert row["pulls"] == row["rewards"] == total, "a commit is there as a whole"
