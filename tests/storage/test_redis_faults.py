@@ -30,7 +30,7 @@ ENCODED = "s3cret%2F%23%3A%40%C3%BC"
 
 @pytest.fixture
 def server(start_redis: StartRedis) -> RedisServer:
-    return start_redis()
+    return start_redis(appendfsync="always")
 
 
 @pytest.fixture
