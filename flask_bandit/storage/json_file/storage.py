@@ -313,7 +313,8 @@ class JSONBanditStorage(BanditStorage):
             self._warned = True
             logger.warning(
                 "%s holds more than %d decisions, and each process keeps their ids in memory:"
-                " a site of this size is better served by a storage on a database.",
+                " a site of this size is better served by a storage on a database,"
+                " such as sqlite:///bandits.db ('flask bandit export' and 'import' move all).",
                 self.path,
                 MANY_DECISIONS,
             )

@@ -194,7 +194,7 @@ class SQLiteBanditStorage(BanditStorage):
             end = min(start + PRUNE_PAGE, last)
             started = time.monotonic()
             total += self._file.write(rows.prune_page(start, end, before), None)
-            # As long again for those who wait to write: who asks again at once comes first.
+            # As long again for those who wait to write, since who asks again at once comes first.
             time.sleep(time.monotonic() - started)
         return total
 
