@@ -37,7 +37,7 @@ from flask_bandit.algorithms import (
     UniformPolicy,
 )
 from flask_bandit.algorithms.ucb import _simple_bound, kl_upper_bound
-from flask_bandit.bandits import DEFAULT_FLOOR
+from flask_bandit.options import DEFAULT_FLOOR
 from flask_bandit.model import FloatArray, IntArray, Stats
 
 FLOORS = (0.0, DEFAULT_FLOOR)

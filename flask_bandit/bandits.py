@@ -6,12 +6,9 @@ Inside an app the engine keeps the counts in a storage; a bandit used by itself 
 from __future__ import annotations
 
 import random
-from bisect import bisect_right
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from itertools import accumulate
+from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -31,8 +28,14 @@ from .algorithms import (
     UniformPolicy,
 )
 from .algorithms.base import plain_propensities, with_floor
+from .counting import learned_sums
+from .drawing import DrawTable, burnt_in, floored, weighted
 from .errors import ConfigurationError, UnknownArmError
 from .model import Arm, ArmCounts, ArmStats, Decision, FloatArray, Stats, StatsDelta, add_counts
+from .options import BanditOptions, Options, is_clean
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = [
     "AnnealingEpsilonGreedyBandit",
@@ -49,7 +52,6 @@ __all__ = [
     "UCBTunedBandit",
 ]
 
-DEFAULT_FLOOR = 0.005
 FEW_ARMS = 12
 """Up to so many, plain floats are faster than arrays."""
 
@@ -67,40 +69,20 @@ class RandomSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class DrawTable:
-    """A probability vector, ready to draw from in O(log arms)."""
-
-    arms: tuple[str, ...]
-    propensities: Mapping[str, float]
-    cumulative: tuple[float, ...]
-
-    @classmethod
-    def of(cls, arms: tuple[str, ...], probabilities: Iterable[float]) -> DrawTable:
-        """Line up arms with their probabilities."""
-        values = tuple(probabilities)
-        return cls(arms, dict(zip(arms, values, strict=True)), tuple(accumulate(values)))
-
-    def draw(self, uniform: float) -> str:
-        """Return the arm at ``uniform`` in [0, 1); an arm of probability 0 never comes."""
-        # Scaled by the total, since a sum of floats may miss 1 by a rounding.
-        place = bisect_right(self.cumulative, uniform * self.cumulative[-1])
-        return self.arms[min(place, len(self.arms) - 1)]
-
-
 class Bandit:
     """Named arms and the policy that shares the traffic between them.
 
     By itself it is the control: every arm with the same probability.
 
     :param policy: any object with the four methods of a policy; uniform if left out
-    :param floor: share F of the traffic that is spread evenly, p' = (1 - F) p + F / K, so that no
-        arm's probability is 0 and the log can evaluate any other policy
-    :raises ConfigurationError: something that is no policy, or a floor outside [0, 1]
+    :param options: keyword arguments, see :class:`~flask_bandit.options.Options`: ``floor``,
+        ``min_propensity``, ``burn_in``, ``holdout``, ``goal``, ``goals``, ``reward_window``,
+        ``half_life``, ``group`` and ``targeting``
+    :raises ConfigurationError: something that is no policy, or an option that cannot be meant
     """
 
     def __init__(
-        self, policy: PolicyProtocol | None = None, *, floor: float = DEFAULT_FLOOR
+        self, policy: PolicyProtocol | None = None, **options: Unpack[BanditOptions]
     ) -> None:
         policy = UniformPolicy() if policy is None else policy
         if not isinstance(policy, PolicyProtocol):
@@ -108,12 +90,11 @@ class Bandit:
                 f"{policy!r} is no policy: it needs propensities, on_decision, on_reward and "
                 "on_mature"
             )
-        if not isinstance(floor, (int, float)) or not 0.0 <= floor <= 1.0:
-            raise ConfigurationError(f"floor is {floor!r}; write a share from 0 to 1")
         self.policy = policy
-        has_own = type(self).propensities is not Bandit.propensities
-        self._of_few = None if has_own else plain_propensities(policy)
-        self.floor = float(floor)
+        self.options = Options.parse(options)
+        _require_learnable_goal(policy, self.options)
+        self._has_own = type(self).propensities is not Bandit.propensities
+        self._of_few = None if self._has_own else plain_propensities(policy)
         self._arms: dict[str, Arm] = {}
         self._is_frozen = False
         self._counts: dict[str, dict[str, float]] = {}
@@ -153,6 +134,11 @@ class Bandit:
         return tuple(self._arms)
 
     @property
+    def floor(self) -> float:
+        """The share of the traffic that is spread evenly."""
+        return self.options.share(len(self._arms))
+
+    @property
     def policy_version(self) -> str:
         """Name and parameters of the policy, as logged with each decision."""
         return str(getattr(self.policy, "version", type(self.policy).__name__))
@@ -173,17 +159,24 @@ class Bandit:
         """Raise :class:`ConfigurationError` if the bandit cannot work yet."""
         if not self._arms:
             raise ConfigurationError("it has no arms; give it some with add_arm(id, value)")
+        if self.floor > 1.0:
+            raise ConfigurationError(
+                f"min_propensity is {self.options.min_propensity:g}, which {len(self._arms)} arms "
+                f"cannot all have; write at most {1 / len(self._arms):g}"
+            )
 
-    def check_reward(self, value: float) -> float:
+    def check_reward(self, value: float, goal: str | None = None) -> float:
         """Return a reward as a float.
 
+        :param goal: one that the bandit does not learn from takes any number
         :raises ValueError: not a finite number, or outside what the policy can learn from
         """
         if not isinstance(value, Real) or not abs(value) <= MAX_REWARD:
             raise ValueError(
                 f"the reward is {value!r}; write a finite number, at most {MAX_REWARD:g} in size"
             )
-        allowed = getattr(self.policy, "reward_range", None)
+        is_learned = goal is None or goal == self.options.goal
+        allowed = getattr(self.policy, "reward_range", None) if is_learned else None
         if allowed is not None and not allowed[0] <= value <= allowed[1]:
             raise ValueError(
                 f"the reward is {value!r}, and {self.policy_version} learns from rewards of "
@@ -205,6 +198,9 @@ class Bandit:
 
         :raises ConfigurationError: what the policy returned are no probabilities
         """
+        return with_floor(self._checked(stats, context), self.options.share(len(stats.arms)))
+
+    def _checked(self, stats: Stats, context: Mapping[str, Any] | None) -> FloatArray:
         raw = self.policy.propensities(stats, context)
         # Written so that a NaN fails.
         if raw.shape != (len(stats.arms),) or not (
@@ -214,18 +210,41 @@ class Bandit:
                 f"{self.policy_version} returned {raw!r}, which are not {len(stats.arms)} "
                 "probabilities that sum to 1; test the policy with PolicySuite"
             )
-        return with_floor(raw, self.floor)
+        return raw
 
-    def draw_table(self, counts: ArmCounts) -> DrawTable:
-        """Return the probabilities that follow from stored sums, ready to draw from."""
-        arms = self.arm_ids
+    def draw_table(
+        self, counts: ArmCounts, *, drawing: Mapping[str, float] | None = None, now: float = 0.0
+    ) -> DrawTable:
+        """Return the probabilities that follow from stored sums, ready to draw from.
+
+        In this order: eligible arms, policy, weights, burn-in, floor.
+
+        :param drawing: eligible arm -> weight; all arms with equal weights if left out
+        :param now: seconds since the epoch, for bandits with a half-life
+        """
+        arms = self.arm_ids if drawing is None else tuple(drawing)
+        options = self.options
+        values = self._policy_values(arms, learned_sums(options, counts, now))
+        if drawing is not None:
+            values = weighted(values, drawing.values())
+        if options.burn_in:
+            pulls = [counts.get(arm, _NO_SUMS).get("pulls", 0) for arm in arms]
+            values = burnt_in(values, pulls, options.burn_in)
+        if not self._has_own:
+            values = floored(values, options.share(len(arms)))
+        return DrawTable.of(arms, values)
+
+    def _policy_values(self, arms: tuple[str, ...], sums: ArmCounts) -> Sequence[float]:
+        """Return the policy's probabilities, or those of a subclass that has its own."""
         if self._of_few is not None and len(arms) <= FEW_ARMS:
-            values = self._of_few([counts.get(arm, _NO_SUMS) for arm in arms])
+            values = self._of_few([sums.get(arm, _NO_SUMS) for arm in arms])
             # Where this fails, the arrays tell why.
             if min(values) >= 0.0 and abs(sum(values) - 1.0) < 1e-6:
-                keep, rest = 1.0 - self.floor, self.floor / len(arms)
-                return DrawTable.of(arms, [keep * value + rest for value in values])
-        return DrawTable.of(arms, self.propensities(self.stats_from(counts)).tolist())
+                return values
+        stats = Stats.from_counts(arms, sums, getattr(self.policy, "extra", ()))
+        own = self.propensities if self._has_own else self._checked
+        values_of_all: list[float] = own(stats, None).tolist()
+        return values_of_all
 
     def suggest_arm(self, rng: RandomSource | None = None) -> dict[str, Any]:
         """Draw an arm from what this object knows; counts nothing, see :meth:`pull_arm`.
@@ -285,92 +304,88 @@ class Bandit:
 class EpsilonGreedyBandit(Bandit):
     """A bandit with :class:`~flask_bandit.algorithms.EpsilonGreedyPolicy`."""
 
-    def __init__(self, epsilon: float = 0.1, *, floor: float = DEFAULT_FLOOR) -> None:
-        super().__init__(EpsilonGreedyPolicy(epsilon), floor=floor)
+    def __init__(self, epsilon: float = 0.1, **options: Unpack[BanditOptions]) -> None:
+        super().__init__(EpsilonGreedyPolicy(epsilon), **options)
 
 
 class AnnealingEpsilonGreedyBandit(Bandit):
     """A bandit with :class:`~flask_bandit.algorithms.AnnealingEpsilonGreedyPolicy`."""
 
-    def __init__(self, *, floor: float = DEFAULT_FLOOR) -> None:
-        super().__init__(AnnealingEpsilonGreedyPolicy(), floor=floor)
+    def __init__(self, **options: Unpack[BanditOptions]) -> None:
+        super().__init__(AnnealingEpsilonGreedyPolicy(), **options)
 
 
 class SoftmaxBandit(Bandit):
     """A bandit with :class:`~flask_bandit.algorithms.SoftmaxPolicy`."""
 
-    def __init__(self, tau: float = 0.1, *, floor: float = DEFAULT_FLOOR) -> None:
-        super().__init__(SoftmaxPolicy(tau), floor=floor)
+    def __init__(self, tau: float = 0.1, **options: Unpack[BanditOptions]) -> None:
+        super().__init__(SoftmaxPolicy(tau), **options)
 
 
 class AnnealingSoftmaxBandit(Bandit):
     """A bandit with :class:`~flask_bandit.algorithms.AnnealingSoftmaxPolicy`."""
 
-    def __init__(self, *, floor: float = DEFAULT_FLOOR) -> None:
-        super().__init__(AnnealingSoftmaxPolicy(), floor=floor)
+    def __init__(self, **options: Unpack[BanditOptions]) -> None:
+        super().__init__(AnnealingSoftmaxPolicy(), **options)
 
 
 class NaiveStochasticBandit(Bandit):
     """A bandit with :class:`~flask_bandit.algorithms.NaiveStochasticPolicy`."""
 
-    def __init__(self, *, floor: float = DEFAULT_FLOOR) -> None:
-        super().__init__(NaiveStochasticPolicy(), floor=floor)
+    def __init__(self, **options: Unpack[BanditOptions]) -> None:
+        super().__init__(NaiveStochasticPolicy(), **options)
 
 
 class UCB1Bandit(Bandit):
     """A bandit with :class:`~flask_bandit.algorithms.UCB1Policy`."""
 
-    def __init__(self, *, floor: float = DEFAULT_FLOOR) -> None:
-        super().__init__(UCB1Policy(), floor=floor)
+    def __init__(self, **options: Unpack[BanditOptions]) -> None:
+        super().__init__(UCB1Policy(), **options)
 
 
 class UCBTunedBandit(Bandit):
     """A bandit with :class:`~flask_bandit.algorithms.UCBTunedPolicy`."""
 
-    def __init__(self, *, floor: float = DEFAULT_FLOOR) -> None:
-        super().__init__(UCBTunedPolicy(), floor=floor)
+    def __init__(self, **options: Unpack[BanditOptions]) -> None:
+        super().__init__(UCBTunedPolicy(), **options)
 
 
 class KLUCBBandit(Bandit):
     """A bandit with :class:`~flask_bandit.algorithms.KLUCBPolicy`."""
 
-    def __init__(self, c: float = 0.0, *, floor: float = DEFAULT_FLOOR) -> None:
-        super().__init__(KLUCBPolicy(c), floor=floor)
+    def __init__(self, c: float = 0.0, **options: Unpack[BanditOptions]) -> None:
+        super().__init__(KLUCBPolicy(c), **options)
 
 
 class ThompsonBandit(Bandit):
     """A bandit with :class:`~flask_bandit.algorithms.ThompsonPolicy`; the one to start with."""
 
     def __init__(
-        self, prior: tuple[float, float] = (1.0, 1.0), *, floor: float = DEFAULT_FLOOR
+        self, prior: tuple[float, float] = (1.0, 1.0), **options: Unpack[BanditOptions]
     ) -> None:
-        super().__init__(ThompsonPolicy(prior), floor=floor)
+        super().__init__(ThompsonPolicy(prior), **options)
 
 
 class GaussianThompsonBandit(Bandit):
     """A bandit with :class:`~flask_bandit.algorithms.GaussianThompsonPolicy`."""
 
-    def __init__(self, *, floor: float = DEFAULT_FLOOR) -> None:
-        super().__init__(GaussianThompsonPolicy(), floor=floor)
+    def __init__(self, **options: Unpack[BanditOptions]) -> None:
+        super().__init__(GaussianThompsonPolicy(), **options)
 
 
 class Exp3Bandit(Bandit):
     """A bandit with :class:`~flask_bandit.algorithms.Exp3Policy`."""
 
-    def __init__(self, gamma: float = 0.1, *, floor: float = DEFAULT_FLOOR) -> None:
-        super().__init__(Exp3Policy(gamma), floor=floor)
+    def __init__(self, gamma: float = 0.1, **options: Unpack[BanditOptions]) -> None:
+        super().__init__(Exp3Policy(gamma), **options)
 
 
-def is_clean(text: str) -> bool:
-    """Return whether a text holds no control characters; any script and emoji may be there."""
-    return not any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in text) and (
-        text.isascii() or _is_encodable(text)
-    )
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return False
-    return True
+def _require_learnable_goal(policy: PolicyProtocol, options: Options) -> None:
+    mode = options.mode(options.goal)
+    if mode != "once" and getattr(policy, "reward_range", None) is not None:
+        name = getattr(policy, "version", type(policy).__name__)
+        raise ConfigurationError(
+            f"{name} learns from one reward of each decision, and the goal {options.goal!r} counts "
+            f"as {mode!r}: let it learn from a goal that counts once, or take a bandit for any "
+            "number, such as GaussianThompsonBandit"
+        )

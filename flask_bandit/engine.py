@@ -6,31 +6,27 @@ the request path has no random generator, and what is sent twice counts once.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from .algorithms.base import PolicyProtocol
-from .bandits import Bandit, DrawTable
+from .bandits import Bandit
 from .breaker import Attempt, CircuitBreaker
+from .control import Control, act
+from .counting import decision_delta, needs_decision, reward_delta
+from .drawing import DrawTable
 from .errors import StorageError, StorageTimeoutError
-from .model import (
-    DEFAULT_GOAL,
-    ArmStats,
-    BanditKey,
-    Counts,
-    Decision,
-    Reward,
-    StatsDelta,
-    add_counts,
-)
+from .hashing import hash_decision, is_held_out
+from .model import HELD_OUT, ArmStats, BanditKey, Counts, Decision, Reward, StatsDelta
+from .snapshot import Snapshot
 from .storage.base import (
+    Adjustment,
     BanditStorage,
     Commit,
     CommitResult,
@@ -40,50 +36,13 @@ from .storage.base import (
 
 logger = logging.getLogger("flask_bandit")
 
-FIRST_VERSION = 1
+CONTROL_ATTEMPTS = 20
 
 _T = TypeVar("_T")
+_DEFAULT = Control()
 
-
-def hash_decision(visitor: str, bandit: str, version: int, reassigned: int) -> tuple[str, float]:
-    """Return a decision's id (32 hex digits) and its uniform number in [0, 1).
-
-    :param reassigned: how often this visitor was re-assigned because an arm had been removed
-    """
-    text = "\x1f".join((visitor, bandit, str(version), str(reassigned)))
-    digest = hashlib.blake2b(text.encode(), digest_size=24, person=b"flask-bandit").digest()
-    # 53 bits: a float holds no more, and 64 could round up to 1.0.
-    return digest[:16].hex(), (int.from_bytes(digest[16:], "big") >> 11) / 2**53
-
-
-def reward_id(decision_id: str, goal: str = DEFAULT_GOAL) -> str:
-    """Return the id under which a decision's reward for a goal counts once."""
-    return f"{decision_id}:{goal}"
-
-
-class Snapshot:
-    """Counts as read at one moment, plus what this process has committed since."""
-
-    def __init__(self, counts: Counts, read_at: float) -> None:
-        self.read_at = read_at
-        self._counts = dict(counts)
-        self._tables: dict[BanditKey, DrawTable] = {}
-
-    def table(self, key: BanditKey, bandit: Bandit) -> DrawTable:
-        """Return the bandit's probabilities, computed once until its counts change."""
-        table = self._tables.get(key)
-        if table is None:
-            table = self._tables[key] = bandit.draw_table(self._counts.get(key, {}))
-        return table
-
-    def add(self, key: BanditKey, delta: StatsDelta) -> None:
-        """Add an increment of this process."""
-        # A copy, and then one assignment: other threads read while this one adds.
-        old = self._counts.get(key, {})
-        changed = {arm: dict(old.get(arm, {})) for arm in delta.counts}
-        add_counts(changed, delta)
-        self._counts[key] = {**old, **changed}
-        self._tables.pop(key, None)
+forced_arms: ContextVar[Mapping[str, str]] = ContextVar("flask_bandit_forced_arms")
+"""Bandit -> the arm that tests draw in place of chance; see :func:`flask_bandit.testing.force`."""
 
 
 class Engine:
@@ -91,8 +50,10 @@ class Engine:
 
     :param timeout: seconds that one request may spend on storage
     :param stats_ttl: seconds for which read counts are used; ``None``: the storage's default
+    :param control_ttl: seconds for which what operators decided is used
     :param on_failed: called once when an outage begins, with the error
     :param on_recovered: called once when it ends
+    :param on_changed: called with a bandit's name, its control and what was done, after a change
     """
 
     def __init__(
@@ -102,8 +63,10 @@ class Engine:
         *,
         timeout: float = 1.0,
         stats_ttl: float | None = None,
+        control_ttl: float = 1.0,
         on_failed: Callable[[Exception], object] = lambda error: None,
         on_recovered: Callable[[], object] = lambda: None,
+        on_changed: Callable[[str, Control, str], object] = lambda name, control, action: None,
     ) -> None:
         self.storage = storage
         self.bandits = bandits
@@ -111,6 +74,11 @@ class Engine:
         self._stats_ttl = storage.default_stats_ttl if stats_ttl is None else stats_ttl
         self._on_failed = on_failed
         self._on_recovered = on_recovered
+        self._on_changed = on_changed
+        self._control_ttl = control_ttl
+        self._control_lock = threading.Lock()
+        self._controls: dict[str, Control] | None = None
+        self._controls_read_at = 0.0
         self._breaker = CircuitBreaker()
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
@@ -124,56 +92,136 @@ class Engine:
         """Return a fresh deadline, one for each request."""
         return Attempt(self.timeout)
 
+    def control(self, name: str, attempt: Attempt | None = None) -> Control:
+        """Return what operators decided about a bandit, as of ``control_ttl`` seconds ago at most.
+
+        While the storage is down it is what was known before.
+        """
+        stale = time.monotonic() - self._controls_read_at >= self._control_ttl
+        # One thread reads; the others go on with what they have, unless there is nothing yet.
+        if stale and self._control_lock.acquire(blocking=self._controls is None):
+            try:
+                self._read_controls(self.attempt() if attempt is None else attempt)
+            finally:
+                self._control_lock.release()
+        return (self._controls or {}).get(name, _DEFAULT)
+
+    def _read_controls(self, attempt: Attempt) -> None:
+        now = time.monotonic()
+        if self._controls is not None and now - self._controls_read_at < self._control_ttl:
+            return
+        stored = self._guarded(self.storage.read_control, attempt)
+        if stored is not None:
+            before = self._controls or {}
+            # An equal control stays the same object, so that cached probabilities stay too.
+            self._controls = {
+                name: fresh if (fresh := Control.load(state)) != before.get(name) else before[name]
+                for name, state in stored.items()
+            }
+            self._controls_read_at = now
+
+    def change(self, name: str, action: str, subject: Any = None) -> Control:
+        """Do one of :data:`~flask_bandit.control.ACTIONS` to a bandit, for all workers.
+
+        :param subject: the arm to declare, or the weights
+        :raises LifecycleError: not in its present state
+        :raises StorageError: the storage is down
+        """
+        arms = self.bandits[name].arm_ids
+        before, control = self.update_control(
+            name, lambda control: act(control, action, arms, time.time(), subject)
+        )
+        if control != before:
+            self._on_changed(name, control, action)
+        return control
+
+    def update_control(
+        self, name: str, update: Callable[[Control], Control]
+    ) -> tuple[Control, Control]:
+        """Change a bandit's stored control by compare-and-swap, and return it before and after."""
+        for _ in range(CONTROL_ATTEMPTS):
+            stored = self.storage.read_control(self.timeout).get(name)
+            control = Control.load(stored)
+            changed = update(control)
+            if changed == control or self.storage.write_control(
+                name, changed.dump(), stored, self.timeout
+            ):
+                self._controls = {**(self._controls or {}), name: changed}
+                return control, changed
+        raise StorageError(f"{name!r} is being changed by others all the time; try again")
+
     def version(self, name: str) -> int:
         """Return the bandit's version in force."""
-        return FIRST_VERSION
+        return self.control(name).version
 
     def table(self, name: str, attempt: Attempt) -> DrawTable | None:
         """Return the bandit's present probabilities; ``None`` while the storage is down."""
+        control = self.control(name, attempt)
         snapshot = self._fresh_snapshot(attempt)
         if snapshot is None:
             return None
-        return snapshot.table(BanditKey(name, self.version(name)), self.bandits[name])
+        return snapshot.table(name, self.bandits[name], control)
 
     def decide(
-        self, name: str, visitor: str, attempt: Attempt, *, reassigned: int = 0
+        self,
+        name: str,
+        visitor: str,
+        attempt: Attempt,
+        *,
+        reassigned: int = 0,
+        subject: str | None = None,
     ) -> Decision | None:
         """Draw an arm for a visitor; nothing is stored yet.
 
-        :param reassigned: how often the visitor was re-assigned before, see :func:`hash_decision`
+        :param visitor: what the decision's id is made of, see :func:`hash_decision`
+        :param reassigned: how often the visitor was re-assigned before
+        :param subject: pseudonym to store with the decision
         :return: ``None`` while the storage is down
         """
-        table = self.table(name, attempt)
+        bandit, control = self.bandits[name], self.control(name, attempt)
+        forced = forced_arms.get({}).get(name)
+        held_out = forced is None and is_held_out(visitor, name, bandit.options.holdout)
+        table: DrawTable | None
+        if forced is not None:
+            table, policy = DrawTable.certain(bandit.arm_ids, forced), "forced"
+        elif held_out:
+            table, policy = DrawTable.certain(bandit.arm_ids, bandit.arm_ids[0]), "holdout"
+        else:
+            table, policy = self.table(name, attempt), bandit.policy_version
         if table is None:
             return None
-        version = self.version(name)
-        decision_id, uniform = hash_decision(visitor, name, version, reassigned)
+        id_, uniform = hash_decision(visitor, name, control.version, reassigned)
         return Decision(
-            id=decision_id,
+            id=id_ + HELD_OUT if held_out else id_,
             bandit=name,
-            version=version,
+            version=control.version,
             arm=table.draw(uniform),
             propensities=table.propensities,
-            policy_version=self.bandits[name].policy_version,
+            policy_version=policy,
             at=time.time(),
+            subject=subject,
         )
 
     def commit(
-        self, decisions: Iterable[Decision], rewards: Iterable[Reward], attempt: Attempt
+        self,
+        decisions: Iterable[Decision],
+        rewards: Iterable[Reward],
+        attempt: Attempt,
+        adjustments: tuple[Adjustment, ...] = (),
     ) -> CommitResult | None:
         """Store decisions and rewards in one atomic step, each counted once however often sent.
 
         :return: what is stored; ``None`` while the storage is down, and then nothing is
         """
         # In the order of their ids: requests that lock the same rows do it in the same order.
-        decisions = tuple(sorted(decisions, key=attrgetter("id")))
+        decisions = tuple(sorted(map(self._as_of_now, decisions), key=attrgetter("id")))
         rewards = tuple(sorted(rewards, key=attrgetter("id")))
         known = self._known_decisions(decisions, rewards, attempt)
         if known is None:
             return None
-        made = [DecisionWrite(d, self._policy(d.bandit).on_decision(d)) for d in decisions]
+        made = [DecisionWrite(d, self._decision_delta(d)) for d in decisions]
         earned = [RewardWrite(r, self._reward_delta(r, known.get(r.decision_id))) for r in rewards]
-        commit = Commit(tuple(made), tuple(earned))
+        commit = Commit(tuple(made), tuple(earned), adjustments)
         result = self._guarded(partial(self.storage.commit, commit), attempt, writing=True)
         if result is not None:
             self._add_own(result)
@@ -181,17 +229,33 @@ class Engine:
                 self._learn(result.unlearned, attempt)
         return result
 
+    def get_decisions(self, ids: Iterable[str], attempt: Attempt) -> Mapping[str, Decision] | None:
+        """Return the stored decisions among ``ids``; ``None`` while the storage is down."""
+        return self._guarded(partial(self.storage.get_decisions, tuple(ids)), attempt)
+
+    def erase(self, ids: Iterable[str], attempt: Attempt) -> bool:
+        """Remove the subjects and contexts of decisions; False while the storage is down."""
+        erased = self._guarded(partial(self.storage.erase, tuple(ids)), attempt, writing=True)
+        return erased is not None
+
+    def read_counts(self) -> Counts:
+        """Read all sums from storage.
+
+        :raises StorageError: the storage is down
+        """
+        try:
+            return self.storage.read_counts(self.timeout)
+        except StorageError:
+            raise
+        except Exception as error:
+            raise StorageError(f"the bandits' storage cannot be read: {error}") from error
+
     def stats(self) -> dict[str, dict[str, ArmStats]]:
         """Read the counts of all bandits from storage in one go, arms in the order of the code.
 
         :raises StorageError: the storage is down
         """
-        try:
-            counts = self.storage.read_counts(self.timeout)
-        except StorageError:
-            raise
-        except Exception as error:
-            raise StorageError(f"the bandits' storage cannot be read: {error}") from error
+        counts = self.read_counts()
         found = {}
         for name, bandit in self.bandits.items():
             arms = counts.get(BanditKey(name, self.version(name)), {})
@@ -212,7 +276,7 @@ class Engine:
             return None
         attempt.has_read = True
         with self._lock:
-            self._snapshot = Snapshot(counts, now)
+            self._snapshot = Snapshot(counts, now, time.time())
             return self._snapshot
 
     def _guarded(
@@ -246,24 +310,36 @@ class Engine:
         missing = {
             reward.decision_id
             for reward in rewards
-            if reward.decision_id not in known and self._needs_decision(reward.bandit)
+            if reward.decision_id not in known and self._needs_decision(reward)
         }
         if missing:
-            read = self._guarded(partial(self.storage.get_decisions, missing), attempt)
+            read = self.get_decisions(missing, attempt)
             if read is None:
                 return None
             known.update(read)
         return known
 
-    def _policy(self, name: str) -> PolicyProtocol:
-        return self.bandits[name].policy
+    def _as_of_now(self, decision: Decision) -> Decision:
+        """Let a reward window begin when the decision is stored, if it was made long before.
 
-    def _needs_decision(self, name: str) -> bool:
-        return bool(getattr(self._policy(name), "reward_needs_decision", False))
+        Who closes windows relies on it: nothing is stored later with a time that is over.
+        """
+        windowed = self.bandits[decision.bandit].options.reward_window is not None
+        now = time.time()
+        return replace(decision, at=now) if windowed and now - decision.at > 10.0 else decision
+
+    def _decision_delta(self, decision: Decision) -> StatsDelta:
+        bandit = self.bandits[decision.bandit]
+        return decision_delta(bandit.policy, bandit.options, decision)
+
+    def _needs_decision(self, reward: Reward) -> bool:
+        bandit = self.bandits[reward.bandit]
+        return needs_decision(bandit.policy, bandit.options, reward.decision_id, reward.goal)
 
     def _reward_delta(self, reward: Reward, decision: Decision | None) -> StatsDelta | None:
+        bandit = self.bandits[reward.bandit]
         if decision is None:
-            if self._needs_decision(reward.bandit):
+            if self._needs_decision(reward):
                 return None
             decision = Decision(
                 id=reward.decision_id,
@@ -274,7 +350,7 @@ class Engine:
                 policy_version="",
                 at=reward.at,
             )
-        return self._policy(reward.bandit).on_reward(decision, reward.value)
+        return reward_delta(bandit.policy, bandit.options, decision, reward)
 
     def _learn(self, unlearned: Iterable[tuple[Reward, Decision]], attempt: Attempt) -> None:
         """Count rewards whose increment had to wait for the decision as it is stored."""

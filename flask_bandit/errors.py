@@ -21,6 +21,14 @@ class LateChoiceError(BanditError, RuntimeError):
     """An arm chosen after the request's decisions were committed, in a streamed response."""
 
 
+class LifecycleError(BanditError, ValueError):
+    """Something that cannot be done to a bandit in its present state; the message says what can."""
+
+
+class TokenError(BanditError, ValueError):
+    """A reward token that this app did not make, or whose time is over."""
+
+
 class StorageError(BanditError):
     """A storage could not do what it was asked; nothing of the commit was applied."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,10 @@ ArmCounts: TypeAlias = Mapping[str, Mapping[str, float]]
 """Arm id -> name of a sum -> its value. ``pulls`` and ``rewards`` are ints."""
 
 DEFAULT_GOAL = "reward"
+HELD_OUT = "-h"
+"""How the ids of decisions end whose visitor is held out."""
+MERGED = "merged:"
+"""How the policy version begins of a decision that stands for another one, whose id follows."""
 
 
 class BanditKey(NamedTuple):
@@ -73,6 +77,8 @@ class ArmStats:
 class Stats:
     """What a policy sees: the sums of K arms as arrays of shape (K,), in the order of ``arms``.
 
+    :param pulls: ints; floats where old decisions weigh less
+    :param rewards: likewise
     :param extra: a policy's own sums by name, each of shape (K,)
     """
 
@@ -94,8 +100,8 @@ class Stats:
         rows = [counts.get(arm, {}) for arm in arms]
         return cls(
             arms=arms,
-            pulls=np.array([row.get("pulls", 0) for row in rows], dtype=np.int64),
-            rewards=np.array([row.get("rewards", 0) for row in rows], dtype=np.int64),
+            pulls=cast(IntArray, np.array([row.get("pulls", 0) for row in rows])),
+            rewards=cast(IntArray, np.array([row.get("rewards", 0) for row in rows])),
             reward=np.array([row.get("reward", 0.0) for row in rows], dtype=np.float64),
             reward_sq=np.array([row.get("reward_sq", 0.0) for row in rows], dtype=np.float64),
             extra={
@@ -152,6 +158,27 @@ class Decision:
     def key(self) -> BanditKey:
         """Where this decision is counted."""
         return BanditKey(self.bandit, self.version)
+
+    @property
+    def is_held_out(self) -> bool:
+        """True for a visitor who always gets the control, whatever the policy says."""
+        return self.is_id_held_out(self.id)
+
+    @staticmethod
+    def is_id_held_out(decision_id: str) -> bool:
+        """Tell by its id alone whether a decision is of the holdout: a reward knows no more."""
+        return decision_id.endswith(HELD_OUT)
+
+    @property
+    def stands_for(self) -> str | None:
+        """The id of another decision, if this one only says that a subject goes on with it.
+
+        Such a decision counts nothing, is in no log, and is never pruned. Rewards are for the
+        other one.
+        """
+        if not self.policy_version.startswith(MERGED):
+            return None
+        return self.policy_version.removeprefix(MERGED)
 
     @property
     def is_pruned(self) -> bool:

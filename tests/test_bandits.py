@@ -15,13 +15,11 @@ from hypothesis import strategies as st
 from flask_bandit import bandits
 from flask_bandit.algorithms import POLICIES, EpsilonGreedyPolicy, ThompsonPolicy, UniformPolicy
 from flask_bandit.bandits import (
-    DEFAULT_FLOOR,
     FEW_ARMS,
     MAX_ARM_ID,
     AnnealingEpsilonGreedyBandit,
     AnnealingSoftmaxBandit,
     Bandit,
-    DrawTable,
     EpsilonGreedyBandit,
     Exp3Bandit,
     GaussianThompsonBandit,
@@ -31,10 +29,11 @@ from flask_bandit.bandits import (
     ThompsonBandit,
     UCB1Bandit,
     UCBTunedBandit,
-    is_clean,
 )
+from flask_bandit.drawing import DrawTable
 from flask_bandit.errors import ConfigurationError, UnknownArmError
 from flask_bandit.model import Arm, ArmStats, Decision, FloatArray, Stats, StatsDelta
+from flask_bandit.options import DEFAULT_FLOOR, is_clean
 
 BANDITS: dict[str, type[Bandit]] = {
     "uniform": Bandit,

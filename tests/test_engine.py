@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from flask_bandit.bandits import Bandit, EpsilonGreedyBandit, Exp3Bandit
-from flask_bandit.engine import Engine, hash_decision, reward_id
+from flask_bandit.engine import Engine
 from flask_bandit.errors import StorageError
+from flask_bandit.hashing import hash_decision, reward_id
 from flask_bandit.model import Decision, Reward
 from flask_bandit.storage import MemoryBanditStorage
 from flask_bandit.storage.base import Commit, CommitResult
@@ -199,7 +200,7 @@ def test_any_order_of_commits_gives_the_same_counts() -> None:
 
 def test_an_error_in_a_policy_is_not_taken_for_an_outage() -> None:
     class Broken(Bandit):
-        def draw_table(self, counts: Any) -> Any:
+        def draw_table(self, counts: Any, **options: Any) -> Any:
             raise ZeroDivisionError
 
     engine = make_engine(with_arms(Broken(), "a"))

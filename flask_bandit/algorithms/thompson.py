@@ -86,7 +86,7 @@ class GaussianThompsonPolicy(Policy):
             return uniform(k)
         within = np.maximum(squares - reward * reward / np.maximum(pulls, 1.0), 0.0).sum()
         # One more observation with the pooled spread: a few equal rewards are no certainty.
-        noise = (within + spread) / (total - np.count_nonzero(pulls) + 1.0)
+        noise = (within + spread) / (max(total - np.count_nonzero(pulls), 0.0) + 1.0)
         noise = max(noise, 1e-12 * spread)
         precision = 1.0 / spread + pulls / noise
         mean = (pooled / spread + reward / noise) / precision

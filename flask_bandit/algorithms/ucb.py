@@ -30,13 +30,13 @@ class _UpperBoundPolicy(Policy):
         if np.minimum.reduce(stats.pulls) <= 0:
             return argmax_ties((stats.pulls <= 0).astype(np.float64))
         pulls = stats.pulls.astype(np.float64)
-        return argmax_ties(self._scores(stats, pulls, math.log(np.add.reduce(pulls))))
+        return argmax_ties(self._scores(stats, pulls, math.log(max(1.0, np.add.reduce(pulls)))))
 
     def upper_bounds(self, stats: Stats, pulls: FloatArray, log_t: float) -> FloatArray:
         """Return the bounds, shape (K,).
 
-        :param pulls: the arms' pulls as floats, each at least 1
-        :param log_t: logarithm of their sum
+        :param pulls: the arms' pulls as floats, each above 0
+        :param log_t: logarithm of their sum, at least 0: discounted pulls may sum to less than 1
         """
         raise NotImplementedError
 

@@ -18,6 +18,8 @@ from itsdangerous import BadData, Signer, URLSafeSerializer
 from itsdangerous.encoding import base64_encode
 
 from ..errors import ConfigurationError
+from ..hashing import hash_decision
+from ..model import HELD_OUT
 
 FORMAT = "1"
 SALT = "flask-bandit.cookie.v1"
@@ -26,7 +28,8 @@ _SHORT = 100
 """Bytes up to which a cookie is not compressed: it would save little or nothing."""
 
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_VISITOR = re.compile(r"[A-Za-z0-9_-]{22}\Z")
+_VISITOR = re.compile(r"(?:[A-Za-z0-9_-]{22})?\Z")
+"""Empty where only a subject has come so far."""
 
 
 class Pending(NamedTuple):
@@ -45,27 +48,41 @@ class Assignment(NamedTuple):
     """The arm that a visitor holds.
 
     :param reassigned: how often the visitor's arm of this version was removed and replaced
+    :param origin: how the decision's id differs from the hash of its holder: empty, an ending, or
+        the whole id of a decision that was made before the holder was known
+    :param adopted: a subject goes on with this anonymous decision, so no other one may
     """
 
     arm: str
     version: int
     reassigned: int = 0
     pending: Pending | None = None
+    origin: str = ""
+    adopted: bool = False
+
+    def decision_id(self, holder: str, bandit: str) -> str:
+        """Return the id of the decision behind it.
+
+        :param holder: the visitor's id or the subject's pseudonym
+        """
+        if self.origin not in ("", HELD_OUT):
+            return self.origin
+        return hash_decision(holder, bandit, self.version, self.reassigned)[0] + self.origin
 
     def dump(self) -> list[Any]:
         """Return the assignment as a short JSON list; defaults at the end are left out."""
-        row: list[Any] = [self.arm, self.version]
-        if self.reassigned or self.pending:
-            row.append(self.reassigned)
-        if self.pending:
-            row.append(list(self.pending))
+        pending = list(self.pending) if self.pending else 0
+        row = [self.arm, self.version, self.reassigned, pending, self.origin, int(self.adopted)]
+        while len(row) > 2 and not row[-1]:
+            row.pop()
         return row
 
     @classmethod
     def load(cls, row: list[Any]) -> Assignment:
         """Read what :meth:`dump` wrote."""
-        pending = Pending(*row[3]) if len(row) > 3 else None
-        return cls(row[0], row[1], row[2] if len(row) > 2 else 0, pending)
+        row = [*row, *(0, 0, "", 0)[len(row) - 2 :]]
+        pending = Pending(*row[3]) if row[3] else None
+        return cls(row[0], row[1], row[2], pending, row[4], bool(row[5]))
 
 
 @dataclass
@@ -74,13 +91,17 @@ class CookieContent:
 
     :param visitor: 128 random bits, base64url; empty for a visitor without a cookie
     :param issued_at: seconds since the epoch at which it was signed
-    :param assignments: bandit -> assignment, the oldest first
+    :param assignments: bandit -> assignment, the oldest first, of the anonymous visitor
+    :param subject: whose ``own`` are, as the beginning of a pseudonym; empty for nobody
+    :param own: bandit -> assignment of that subject, as storage has it
     :param outdated: signed with a fallback key, or in an older format
     """
 
     visitor: str = ""
     issued_at: int = 0
     assignments: dict[str, Assignment] = field(default_factory=dict)
+    subject: str = ""
+    own: dict[str, Assignment] = field(default_factory=dict)
     outdated: bool = False
 
 
@@ -101,7 +122,11 @@ class AssignmentCodec:
     def dumps(self, content: CookieContent) -> str:
         """Return the signed text."""
         rows = {name: held.dump() for name, held in content.assignments.items()}
-        return FORMAT + self._serializers[0].dumps([content.visitor, content.issued_at, rows])
+        payload: list[Any] = [content.visitor, content.issued_at, rows]
+        if content.own:
+            own = {name: held.dump() for name, held in content.own.items()}
+            payload += [content.subject, own]
+        return FORMAT + self._serializers[0].dumps(payload)
 
     def loads(self, text: str) -> CookieContent:
         """Read a cookie; anything that this app did not sign is an empty content."""
@@ -109,15 +134,22 @@ class AssignmentCodec:
             return CookieContent()
         for index, serializer in enumerate(self._serializers):
             try:
-                visitor, issued_at, rows = serializer.loads(text[len(FORMAT) :])
+                visitor, issued_at, rows, subject, own = [
+                    *serializer.loads(text[len(FORMAT) :]),
+                    "",
+                    {},
+                ][:5]
                 assignments = {name: Assignment.load(row) for name, row in rows.items()}
+                of_subject = {name: Assignment.load(row) for name, row in own.items()}
             except (BadData, ValueError, TypeError, AttributeError, IndexError):
                 # Only BadData can come from outside; the others mean that another program signs
                 # with our key and salt, which is no reason to show a visitor an error.
                 continue
             if not isinstance(visitor, str) or not _VISITOR.match(visitor):
                 continue
-            return CookieContent(visitor, int(issued_at), assignments, outdated=index > 0)
+            return CookieContent(
+                visitor, int(issued_at), assignments, subject, of_subject, outdated=index > 0
+            )
         return CookieContent()
 
 

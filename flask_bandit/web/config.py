@@ -6,13 +6,18 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any, TypeAlias
 
 from ..errors import ConfigurationError
+from ..options import duration
 from ..plugins import nearest
+
+Network: TypeAlias = IPv4Network | IPv6Network
 
 ONE_YEAR = 365 * 24 * 3600
 TEN_YEARS = 10 * ONE_YEAR
+THIRTY_DAYS = 30 * 24 * 3600.0
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
@@ -52,6 +57,27 @@ def _ttl(key: str, value: Any) -> float | None:
         return _seconds(key, value)
     except ConfigurationError as error:
         raise ConfigurationError(f"{error}, or 0") from None
+
+
+def _ttl_or_zero(key: str, value: Any) -> float:
+    return _ttl(key, 1.0 if value is None else value) or 0.0
+
+
+def _duration(key: str, value: Any) -> float:
+    try:
+        return duration(value)
+    except ValueError as error:
+        raise ConfigurationError(f"{key} is {value!r}; {error}") from None
+
+
+def _networks(key: str, value: Any) -> tuple[Network, ...]:
+    texts = value.split(",") if isinstance(value, str) else value
+    try:
+        return tuple(ip_network(str(text).strip()) for text in texts)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"{key} is {value!r}; write a list of networks, such as ['10.0.0.0/8', '::1']: {error}"
+        ) from None
 
 
 def _whole_seconds(key: str, value: Any) -> int:
@@ -120,6 +146,15 @@ class BanditConfig:
     cookie_samesite: str | None = _key("Lax", _samesite)
     debug_headers: bool | None = _key(None, _optional_boolean)
     bandits: dict[str, Any] = field(default_factory=dict, metadata={"parse": _table})
+    enabled: bool = _key(True, _boolean)
+    control_ttl: float = _key(1.0, _ttl_or_zero)
+    overrides: bool | None = _key(None, _optional_boolean)
+    subject_key: str | None = _key(None, _optional_text)
+    token_ttl: float = _key(THIRTY_DAYS, _duration)
+    bots: bool | None = _key(None, _optional_boolean)
+    excluded_networks: tuple[Network, ...] = _key((), _networks)
+    network_limit: str | None = _key(None, _optional_text)
+    network_limit_uri: str = _key("memory://", _text)
 
     @classmethod
     def from_mapping(cls, config: Mapping[str, Any]) -> BanditConfig:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..bandits import Bandit, is_clean
+from ..bandits import Bandit
 from ..errors import ConfigurationError, UnknownBanditError
+from ..options import BANDIT_OPTIONS, is_clean
 from ..plugins import import_object, nearest, policy_from_name
 
 
@@ -107,7 +108,9 @@ def declared_bandit(name: str, table: Any) -> Bandit:
         raise ConfigurationError(f"{where} is {table!r}; write a table with 'algorithm' and 'arms'")
     params = dict(table)
     algorithm, arms = params.pop("algorithm", None), params.pop("arms", None)
-    floor = {"floor": params.pop("floor")} if "floor" in params else {}
+    options = {option: params.pop(option) for option in BANDIT_OPTIONS if option in params}
+    if "targeting" in options:
+        options["targeting"] = _arm_value(options["targeting"])
     if not isinstance(algorithm, str):
         raise ConfigurationError(f"{where} needs an algorithm, such as algorithm = 'thompson'")
     if not isinstance(arms, (Mapping, list, tuple)) or not arms:
@@ -115,7 +118,7 @@ def declared_bandit(name: str, table: Any) -> Bandit:
             f"{where} needs arms: a table of values by id, or a list of ids that are the values"
         )
     try:
-        bandit = Bandit(policy_from_name(algorithm, params), **floor)
+        bandit = Bandit(policy_from_name(algorithm, params), **options)
         for arm, value in (
             arms.items() if isinstance(arms, Mapping) else zip(arms, arms, strict=True)
         ):

@@ -20,6 +20,13 @@ reward_recorded = _signals.signal(
 storage_failed = _signals.signal(
     "storage-failed", doc="The storage stopped working; sent once per outage. Argument: ``error``."
 )
+bandit_changed = _signals.signal(
+    "bandit-changed",
+    doc=(
+        "An operator changed a bandit in this process. Arguments: ``bandit``, ``control`` and "
+        "``action``."
+    ),
+)
 storage_recovered = _signals.signal("storage-recovered", doc="The storage works again.")
 
 

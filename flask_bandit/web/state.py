@@ -12,10 +12,14 @@ from ..engine import Engine, logger
 from ..errors import ConfigurationError
 from ..plugins import storage_from_name, storage_from_uri
 from ..storage.base import BanditStorage
+from ..windows import WindowCloser
 from . import signals
 from .assignments import AssignmentCodec, codec_for
 from .config import BanditConfig
+from .hooks import Hooks
+from .identity import Subject, pseudonyms_of
 from .registry import BanditRegistry
+from .tally import Tally
 
 EXTENSION_KEY = "bandit"
 
@@ -27,17 +31,22 @@ class AppState:
     after ``init_app``.
     """
 
-    def __init__(self, app: Flask) -> None:
+    def __init__(self, app: Flask, hooks: Hooks) -> None:
         self._app = weakref.ref(app)
         self._lock = threading.RLock()
         self._config: BanditConfig | None = None
         self._engine: Engine | None = None
         self._codec: tuple[Any, AssignmentCodec] | None = None
+        self._closer: WindowCloser | None = None
+        self.hooks = hooks
         self.registry = BanditRegistry()
+        self.tally = Tally()
         self.environ_key = f"flask_bandit.{id(self):x}"
         """Where a request of this app keeps its state; two apps may share one environ."""
         self.wiring_problems: tuple[str, ...] | None = None
         """What is wrong between views and bandits; ``None`` until the first request looked."""
+        self.warned_endpoints: set[str | None] = set()
+        """Those that the log has said about that they reward on a ``GET``."""
 
     @property
     def app(self) -> Flask:
@@ -89,6 +98,29 @@ class AppState:
             self._codec = (keys, codec_for(*keys))
         return self._codec[1]
 
+    @property
+    def closer(self) -> WindowCloser:
+        """What closes the bandits' reward windows."""
+        if self._closer is None:
+            with self._lock:
+                self._closer = self._closer or WindowCloser(self.engine)
+        return self._closer
+
+    def pseudonyms(self, subject: str) -> tuple[str, ...]:
+        """Return what a user is stored as: under the present key, then under older ones.
+
+        :raises ConfigurationError: there is no SECRET_KEY
+        """
+        _ = self.codec
+        config = self.app.config
+        older = tuple(config.get("SECRET_KEY_FALLBACKS") or ())
+        own = self.config.subject_key
+        return pseudonyms_of(subject, (own or config["SECRET_KEY"], *(() if own else older)))
+
+    def subject(self, subject: str) -> Subject:
+        """Return a known user."""
+        return Subject(self.engine, self.pseudonyms(subject))
+
     def arm_value(self, bandit: str, arm: str) -> Any:
         """Return the value that code gave an arm."""
         return self.registry[bandit].value_of(arm)
@@ -100,8 +132,12 @@ class AppState:
             self.bandits,
             timeout=config.storage_timeout,
             stats_ttl=config.stats_ttl,
+            control_ttl=config.control_ttl,
             on_failed=lambda error: signals.send(signals.storage_failed, app, error=error),
             on_recovered=lambda: signals.send(signals.storage_recovered, app),
+            on_changed=lambda name, control, action: signals.send(
+                signals.bandit_changed, app, bandit=name, control=control, action=action
+            ),
         )
 
     def _make_storage(self) -> BanditStorage:

@@ -1,113 +1,47 @@
-"""One request's dealings with the bandits: choose and reward while it runs, commit when it ends.
+"""One visitor's dealings with the bandits: choose and reward while it lasts, commit when it ends.
 
-Lives in ``request.environ``, not in ``flask.g``: that belongs to the app context, which may outlive
-a request or hold several.
+A request is a visit with a cookie (:mod:`.request`); outside of one there is a subject only.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-from flask import Request, Response, has_request_context
-from flask.globals import request_ctx
+from flask import Response
 
 from ..bandits import Bandit
-from ..breaker import Attempt
-from ..engine import hash_decision, logger, reward_id
-from ..errors import ConfigurationError, LateChoiceError
+from ..engine import forced_arms, logger
+from ..errors import LateChoiceError
+from ..forcing import require_known
 from ..model import Decision, Reward
-from ..storage.base import CommitResult
-from . import signals
-from .assignments import Assignment, CookieContent, Pending, new_visitor
-from .state import AppState, app_state
-from .visitors import Counting, counting_of
-
-IN_ERROR_HANDLER = "_flask_bandit_in_error_handler"
-FINISHED = "_flask_bandit_finished"
-"""Marks on the request object: one environ may be dispatched again, to this app or another."""
-
-RewardRule = Callable[[Response], bool]
+from .admission import Shown, common_arm, refusal
+from .assignments import Assignment, new_visitor
+from .earned import Earned, EarnedKey, RewardRule, earned_key, on_success
+from .holding import Holder
+from .identity import StorageAwayError, Subject
+from .state import AppState
+from .visitors import Counting
 
 
-class Shown(NamedTuple):
-    """The arm that this request showed, and why.
+class Visit(Holder):
+    """What one visitor has chosen and earned."""
 
-    :param how: ``decided``, ``remembered``, ``prefetch``, ``uncounted``, or ``control`` while the
-        storage is down
-    """
-
-    arm: str
-    how: str
-
-
-@dataclass
-class Earned:
-    """What this request's views earned for a bandit, judged when the response is known."""
-
-    decision: Decision
-    parts: list[tuple[float, RewardRule]]
-
-    @property
-    def total(self) -> float:
-        """Sum of all parts, whether or not their rules will accept the response."""
-        return sum(value for value, _ in self.parts)
-
-
-def on_success(response: Response) -> bool:
-    """Accept what an inline ``reward()`` earned: the response is no error."""
-    return response.status_code < 400
-
-
-def _accepts(rule: RewardRule, response: Response) -> bool:
-    """Ask a rule; one that raises rewards nothing, and must not cost the visitor's decisions."""
-    try:
-        return bool(rule(response))
-    except Exception:
-        logger.exception("A reward_if rule failed, so nothing was rewarded")
-        return False
-
-
-class RequestState:
-    """What one request has read from the cookie, chosen and earned."""
-
-    def __init__(self, state: AppState, request: Request) -> None:
-        self.state = state
-        self.request = request
-        self.counting = counting_of(request)
+    def __init__(self, state: AppState, subject: Subject | None = None) -> None:
+        super().__init__(state, subject)
         self.shown: dict[str, Shown] = {}
-        self.earned: dict[str, Earned] = {}
-        self.outcomes: dict[str, str] = {}
-        """bandit -> what became of this request's reward, in words for the toolbar"""
-        self.is_changed = False
-        # A stream may touch its first bandit after the headers were sent.
-        self.is_committed = hasattr(request, FINISHED)
-        self._cookie: CookieContent | None = None
+        self.is_forgotten = False
+        self._earned: dict[EarnedKey, Earned] = {}
         self._decisions: dict[str, Decision] = {}
-        self._reassigned: dict[str, int] = {}
-        self._attempt: Attempt | None = None
+        self._forced = forced_arms.get({})
+        if self._forced:
+            require_known(self._forced, state.bandits)
 
     @property
-    def is_loaded(self) -> bool:
-        """True once the cookie was read, that is once an arm or a reward was asked for."""
-        return self._cookie is not None
+    def has_consent(self) -> bool:
+        """Whether the visitor may be remembered."""
+        return True
 
-    @property
-    def cookie(self) -> CookieContent:
-        """What the visitor's cookie says, read once."""
-        if self._cookie is None:
-            text = self.request.cookies.get(self.state.config.cookie_name, "")
-            self._cookie = self.state.codec.loads(text)
-        return self._cookie
-
-    @property
-    def attempt(self) -> Attempt:
-        """This request's deadline for the storage."""
-        if self._attempt is None:
-            self._attempt = self.state.engine.attempt()
-        return self._attempt
+    def override(self, name: str) -> str | None:
+        """Return the arm that the visitor asks to see, if that is allowed."""
+        return None
 
     def choose(self, name: str) -> str:
         """Return the id of the visitor's arm, assigning one if there is none.
@@ -118,36 +52,72 @@ class RequestState:
         bandit = self.state.bandits[name]
         shown = self.shown.get(name)
         if shown is None:
-            shown = self.shown[name] = self._remembered(name, bandit) or self._new(name, bandit)
+            _ = self.cookie
+            shown = self.shown[name] = self._show(name, bandit)
         return shown.arm
 
-    def reward(self, name: str, value: float, rule: RewardRule = on_success) -> bool:
+    def reward(
+        self,
+        name: str,
+        value: float,
+        rule: RewardRule = on_success,
+        *,
+        goal: str | None = None,
+        event: str = "",
+    ) -> bool:
         """Note what the visitor's arm earned; it is stored when the response is known.
 
-        :return: False if the visitor holds no arm of this bandit
-        :raises ValueError: not a finite number, or with what this request earned before outside
+        :param goal: the bandit's own if left out
+        :param event: for goals that count every time: makes a repeated call count once
+        :return: False if the visitor holds no arm of this bandit, or nothing counts now
+        :raises ValueError: not a finite number, or with what this visit earned before outside
             the range that the bandit can learn from
         """
         bandit = self.state.bandits[name]
-        value = bandit.check_reward(value)
-        decision = self._held_decision(name)
+        key = earned_key(name, bandit, goal, event)
+        value = bandit.check_reward(value, key.goal)
+        _ = self.cookie
+        common = common_arm(self, name, bandit)
+        if common is not None:
+            self.outcomes[name] = f"not counted: {common.how.replace('_', ' ')}"
+            return False
+        decision = self.held_decision(name)
         if decision is None:
             self.outcomes[name] = "nothing to reward: the visitor holds no arm"
             return False
         if self.is_committed:
             self._too_late(f"reward({name!r})")
             return False
-        earned = self.earned.setdefault(name, Earned(decision, []))
-        bandit.check_reward(earned.total + value)
+        earned = self._earned.setdefault(key, Earned(decision))
+        bandit.check_reward(earned.total + value, key.goal)
         earned.parts.append((value, rule))
         return True
 
-    def commit(self, response: Response) -> None:
-        """Store what this request chose and earned; does so once, however often it is called."""
+    def held_decision(self, name: str) -> Decision | None:
+        """Return the decision behind the visitor's arm, as far as it is known here."""
+        decision = self._decisions.get(name)
+        if decision is not None:
+            return decision
+        try:
+            held = self._held(name) or self._removed(name)
+        except StorageAwayError:
+            return None
+        if held is None:
+            return None
+        decision = self._decision_behind(name, held)
+        if held.pending and not self.is_committed:
+            self._decisions[name] = decision
+        return decision
+
+    def finish(self, response: Response) -> None:
+        """Store what was chosen and earned; does so once, however often it is called."""
         if self.is_committed:
             return
         self.is_committed = True
-        if self.counting is not Counting.COUNTED:
+        if self.is_forgotten or not (self.shown or self._earned):
+            return
+        if self.verdict.counting is not Counting.COUNTED or not self.state.config.enabled:
+            self._store([], [])
             return
         rewards = self._accepted_rewards(response)
         rewarded = {reward.bandit for reward in rewards}
@@ -157,135 +127,129 @@ class RequestState:
             if name in rewarded or not 400 <= response.status_code < 500
         ]
         self._store(decisions, rewards)
+        self._close_windows()
 
-    def commit_after_exception(self) -> None:
-        """Store the decisions of a request that ends without a response; never its rewards.
+    def forget(self) -> bool:
+        """Erase the visitor; nothing more is stored of this visit.
 
-        The request stays open: when a copied context fails, the request itself still goes on, and
-        its own commit of the same decisions counts nothing twice.
+        :return: False if the storage is down
         """
-        if not self.is_committed and self.counting is Counting.COUNTED:
-            self._store(list(self._decisions.values()), [])
+        cookie, subject = self.cookie, self.subject
+        ids = {row.decision_id(cookie.visitor, n) for n, row in cookie.assignments.items()}
+        if subject is not None:
+            try:
+                for name in self.state.bandits:
+                    ids |= subject.decision_ids(name, self.control(name), self.attempt)
+            except StorageAwayError:
+                return False
+        self.is_forgotten = True
+        return self.state.engine.erase(ids, self.attempt)
 
-    def _remembered(self, name: str, bandit: Bandit) -> Shown | None:
-        held = self.cookie.assignments.get(name)
-        if (
-            held is None
-            or held.version != self.state.engine.version(name)
-            or held.arm not in bandit.arm_ids
-        ):
-            return None
-        on_error_page = hasattr(self.request, IN_ERROR_HANDLER)
-        if held.pending and not self.is_committed and not on_error_page:
-            self._decisions[name] = self._from_cookie(name, held)
+    def _show(self, name: str, bandit: Bandit) -> Shown:
+        shown = common_arm(self, name, bandit)
+        if shown is None:
+            try:
+                held = self._held(name)
+                shown = self._new(name, bandit) if held is None else self._remembered(name, held)
+            except StorageAwayError:
+                shown = Shown(bandit.arm_ids[0], "control")
+        self._note(name, shown.how)
+        return shown
+
+    def _note(self, name: str, how: str) -> None:
+        """Count what is not counted, by reason."""
+        if how not in ("decided", "remembered", "forced", "control", "disabled", "error_page"):
+            self.state.tally.note(name, self.control(name).version, how)
+
+    def _remembered(self, name: str, held: Assignment) -> Shown:
+        forced = self._forced.get(name)
+        if forced not in (None, held.arm):
+            return Shown(str(forced), "forced")
+        if held.pending and not self.is_ending:
+            self._decisions[name] = self._decision_behind(name, held)
         return Shown(held.arm, "remembered")
 
     def _new(self, name: str, bandit: Bandit) -> Shown:
-        control = bandit.arm_ids[0]
+        control_arm = bandit.arm_ids[0]
         if self.is_committed:
             self._too_late(f"choosing {name!r}")
-            return Shown(control, "control")
-        cookie, engine = self.cookie, self.state.engine
-        held = cookie.assignments.get(name)
-        # An assignment of this version that is not remembered names an arm that was removed.
-        removed = held is not None and held.version == engine.version(name)
-        reassigned = held.reassigned + 1 if held is not None and removed else 0
-        cookie.visitor = cookie.visitor or new_visitor()
-        decision = engine.decide(name, cookie.visitor, self.attempt, reassigned=reassigned)
+            return Shown(control_arm, "control")
+        reason = refusal(self, name, bandit)
+        if reason is not None:
+            return Shown(control_arm, reason)
+        counting = self.verdict.counting
+        if counting is Counting.COUNTED and not self.is_on_error_page and not self.within_limit():
+            return Shown(control_arm, "limit")
+        decision = self._drawn(name)
         if decision is None:
-            return Shown(control, "control")
-        if self.counting is Counting.UNCOUNTED or hasattr(self.request, IN_ERROR_HANDLER):
-            return Shown(decision.arm, "uncounted")
-        if self.counting is Counting.PENDING:
-            self._assign(name, decision, reassigned, pending=True)
+            return Shown(control_arm, "control")
+        if counting is Counting.UNCOUNTED:
+            return Shown(decision.arm, self.verdict.reason)
+        if self.is_on_error_page:
+            return Shown(decision.arm, "error_page")
+        if counting is Counting.PENDING:
+            self._assign(decision, pending=True)
             return Shown(decision.arm, "prefetch")
-        self._decisions[name] = decision
-        self._reassigned[name] = reassigned
-        return Shown(decision.arm, "decided")
-
-    def _assign(
-        self, name: str, decision: Decision, reassigned: int, *, pending: bool = False
-    ) -> None:
-        propensity = (decision.propensities or {}).get(decision.arm, 0.0)
-        self.cookie.assignments[name] = Assignment(
-            decision.arm,
-            decision.version,
-            reassigned,
-            Pending(propensity, decision.at, decision.policy_version) if pending else None,
-        )
-        self.is_changed = True
-
-    def _from_cookie(self, name: str, held: Assignment) -> Decision:
-        """Return the decision behind an assignment, as far as the cookie knows it."""
-        self._reassigned[name] = held.reassigned
-        return Decision(
-            id=hash_decision(self.cookie.visitor, name, held.version, held.reassigned)[0],
-            bandit=name,
-            version=held.version,
-            arm=held.arm,
-            propensities={held.arm: held.pending.propensity} if held.pending else None,
-            policy_version=held.pending.policy_version if held.pending else "",
-            at=held.pending.at if held.pending else time.time(),
-        )
-
-    def _held_decision(self, name: str) -> Decision | None:
-        decision = self._decisions.get(name)
-        if decision is not None:
-            return decision
-        held = self.cookie.assignments.get(name)
-        if held is None or held.version != self.state.engine.version(name):
-            return None
-        decision = self._from_cookie(name, held)
-        if held.pending and not self.is_committed:
+        if self.subject is None:
             self._decisions[name] = decision
-        return decision
+            return Shown(decision.arm, "decided")
+        # At once: whatever device or worker is first, all of them show the arm that is stored.
+        stored = self._store_now([decision]).decisions[decision.id]
+        self._own_rows()[name] = self.subject.assignment(stored, self._reassigned.get(name, 0))
+        self.is_changed = True
+        return Shown(stored.arm, "decided")
+
+    def within_limit(self) -> bool:
+        """Return whether one more visitor may be counted."""
+        return True
+
+    def _drawn(self, name: str) -> Decision | None:
+        subject, cookie = self.subject, self.cookie
+        if subject is None:
+            held = cookie.assignments.get(name)
+            # An assignment of this version that is not remembered names an arm that was removed.
+            removed = held is not None and held.version == self.control(name).version
+            self._reassigned[name] = held.reassigned + 1 if held is not None and removed else 0
+            cookie.visitor = cookie.visitor or new_visitor()
+        return self.state.engine.decide(
+            name,
+            cookie.visitor if subject is None else subject.pseudonym,
+            self.attempt,
+            reassigned=self._reassigned.get(name, 0),
+            subject=None if subject is None else subject.pseudonym,
+        )
 
     def _accepted_rewards(self, response: Response) -> list[Reward]:
         rewards = []
-        for name, earned in self.earned.items():
-            accepted = [value for value, rule in earned.parts if _accepts(rule, response)]
-            if not accepted:
-                self.outcomes[name] = f"not rewarded: the response is a {response.status_code}"
-                continue
-            decision = earned.decision
-            rewards.append(
-                Reward(
-                    id=reward_id(decision.id),
-                    decision_id=decision.id,
-                    bandit=name,
-                    version=decision.version,
-                    arm=decision.arm,
-                    value=sum(accepted),
-                    at=time.time(),
+        for key, earned in self._earned.items():
+            reward = earned.judged(key, response)
+            if reward is None:
+                self.outcomes[key.bandit] = (
+                    f"not rewarded: the response is a {response.status_code}"
                 )
-            )
+            else:
+                rewards.append(reward)
         return rewards
 
     def _store(self, decisions: list[Decision], rewards: list[Reward]) -> None:
-        if not decisions and not rewards:
+        """Store what the visit ends with, and what others were not counted for."""
+        skipped = self.state.tally.due()
+        if not decisions and not rewards and not skipped:
             return
-        result = self.state.engine.commit(decisions, rewards, self.attempt)
+        result = self.state.engine.commit(decisions, rewards, self.attempt, skipped)
         if result is None:
+            self.state.tally.put_back(skipped)
             for reward in rewards:
                 self.outcomes[reward.bandit] = "not recorded: the storage is down"
             return
         for decision in decisions:
-            stored = result.decisions[decision.id]
-            self._assign(decision.bandit, stored, self._reassigned[decision.bandit])
+            self._assign(result.decisions[decision.id])
         self._announce(result, rewards)
 
-    def _announce(self, result: CommitResult, rewards: list[Reward]) -> None:
-        app = self.state.app
-        for decision in result.decisions.values():
-            if decision.id in result.new:
-                signals.send(signals.decision_made, app, decision=decision)
-        for reward in rewards:
-            is_new = reward.id in result.new
-            self.outcomes[reward.bandit] = (
-                f"rewarded with {reward.value:g}" if is_new else "rewarded before: counts once"
-            )
-            if is_new:
-                signals.send(signals.reward_recorded, app, reward=reward)
+    def _close_windows(self) -> None:
+        for name in self.shown:
+            if self.state.bandits[name].options.reward_window is not None:
+                self.state.closer.poke(name)
 
     def _too_late(self, what: str) -> None:
         message = (
@@ -295,57 +259,3 @@ class RequestState:
         if self.state.app.debug:
             raise LateChoiceError(message)
         logger.error(message)
-
-
-def request_state() -> RequestState:
-    """Return the state of the request that is being answered.
-
-    :raises ConfigurationError: outside a request
-    """
-    if not has_request_context():
-        raise ConfigurationError(
-            "arms are chosen for a visitor, inside a request; without one use "
-            "bandit.suggest_arm(), or app.test_request_context() in a test"
-        )
-    # The request's own app: an app context of another one may have been pushed above it.
-    state, request = app_state(request_ctx.app), request_ctx.request
-    found = current_request_state(state, request)
-    if found is None:
-        found = request.environ[state.environ_key] = RequestState(state, request)
-    return found
-
-
-def current_request_state(state: AppState, request: Request) -> RequestState | None:
-    """Return the state of a request if it has touched a bandit, else ``None``."""
-    found: RequestState | None = request.environ.get(state.environ_key)
-    # An environ may be dispatched again: what an earlier request left in it is not ours.
-    return found if found is not None and found.request is request else None
-
-
-def suggest_arm_for(name: str) -> tuple[str, Any]:
-    """Return the visitor's arm of a bandit as (id, value), assigning one if there is none.
-
-    The inline twin of :func:`~flask_bandit.choose_arm`.
-
-    :param name: the bandit's registered name
-    :raises UnknownBanditError: no bandit has that name
-    """
-    current = request_state()
-    arm = current.choose(name)
-    return arm, current.state.arm_value(name, arm)
-
-
-def reward(name: str, value: float = 1.0) -> bool:
-    """Reward the arm that the visitor holds, once per decision.
-
-    The inline twin of :func:`~flask_bandit.reward_endpt`. It is stored when the response is known,
-    unless that is an error (4xx or 5xx).
-
-    :param name: the bandit's registered name
-    :param value: a finite number, for most algorithms within [0, 1]
-    :return: False if this visitor holds no arm, so that there is nothing to reward; whether a
-        reward was new is told by the signal ``reward_recorded``
-    :raises UnknownBanditError: no bandit has that name
-    :raises ValueError: a value that the bandit cannot learn from
-    """
-    return request_state().reward(name, value)

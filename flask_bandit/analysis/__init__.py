@@ -1,0 +1,1 @@
+"""Reading and planning experiments. Pure: no I/O, no clock, and no Flask."""

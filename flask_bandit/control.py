@@ -1,0 +1,220 @@
+"""The life of a bandit: what operators decide about it while it runs, stored beside its counts.
+
+Pure: a :class:`Control` is a value, an action makes a new one of it. The engine stores them by
+compare-and-swap, and every worker reads them anew once per ``MAB_CONTROL_TTL``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from .errors import LifecycleError
+
+FIRST_VERSION = 1
+RUNNING, CLOSED, PAUSED, DECLARED, ARCHIVED = (
+    "running",
+    "closed",
+    "paused",
+    "declared",
+    "archived",
+)
+LONGEST_HISTORY = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What is decided about one bandit.
+
+    :param state: ``running``; ``closed``: visitors keep their arms, new ones get the control;
+        ``paused``: all get the control; ``declared``: all get the winner; ``archived``: as
+        declared, or as paused if there is no winner, and out of the lists
+    :param version: a reset starts the next one at zero; the counts of the others stay
+    :param winner: the declared arm
+    :param resumes: the state before a pause
+    :param weights: arm -> factor on the policy's probability; 1 where nothing is said, and 0 for
+        an arm that gets no new visitors while its visitors keep it
+    :param removed: arms that nobody gets; their visitors are given another
+    :param closed_until: seconds since the epoch; the reward windows of all decisions made before
+        are closed
+    :param history: (seconds since the epoch, what was done), the oldest first
+    """
+
+    state: str = RUNNING
+    version: int = FIRST_VERSION
+    winner: str | None = None
+    resumes: str = RUNNING
+    weights: Mapping[str, float] = field(default_factory=dict)
+    removed: tuple[str, ...] = ()
+    closed_until: float = 0.0
+    history: tuple[tuple[float, str], ...] = ()
+
+    @classmethod
+    def load(cls, stored: Mapping[str, Any] | None) -> Control:
+        """Read what :meth:`dump` gave to a storage; keys of later versions are left out."""
+        if stored is None:
+            return cls()
+        known = {name: stored[name] for name in cls.__dataclass_fields__ if name in stored}
+        known["removed"] = tuple(known.get("removed", ()))
+        known["history"] = tuple((at, what) for at, what in known.get("history", ()))
+        return cls(**known)
+
+    def dump(self) -> dict[str, Any]:
+        """Return plain values for a storage."""
+        plain = asdict(self)
+        plain["removed"] = list(self.removed)
+        plain["history"] = [list(entry) for entry in self.history]
+        return plain
+
+    @property
+    def is_serving(self) -> bool:
+        """True while visitors get arms of their own."""
+        return self.state in (RUNNING, CLOSED)
+
+    def common_arm(self, arms: Sequence[str]) -> str:
+        """Return the arm that everybody gets while visitors have none of their own.
+
+        :param arms: the arms that the code has; the first is the control
+        """
+        if self.state in (DECLARED, ARCHIVED) and self.winner in arms:
+            assert self.winner is not None
+            return self.winner
+        return arms[0]
+
+    def holds(self, arm: str, arms: Sequence[str]) -> bool:
+        """Return whether a visitor may keep an arm."""
+        return arm in arms and arm not in self.removed
+
+    def drawing(self, arms: Sequence[str]) -> dict[str, float] | None:
+        """Return the eligible arms with their weights; ``None`` if all are equal.
+
+        If none would be left, because the code lost arms since, it is all of them.
+        """
+        if not self.weights and not self.removed:
+            return None
+        weights = {arm: self.weights.get(arm, 1.0) for arm in arms if arm not in self.removed}
+        return {arm: weight for arm, weight in weights.items() if weight > 0.0} or None
+
+
+def pause(control: Control, arms: Sequence[str]) -> Control:
+    """Show the control to everybody, and count nothing, until it is resumed."""
+    _refuse(control, PAUSED, DECLARED, ARCHIVED)
+    if control.state == PAUSED:
+        return control
+    return replace(control, state=PAUSED, resumes=control.state)
+
+
+def resume(control: Control, arms: Sequence[str]) -> Control:
+    """Go on after a pause."""
+    if control.state in (RUNNING, CLOSED):
+        return control
+    _refuse(control, "resumed", DECLARED, ARCHIVED)
+    return replace(control, state=control.resumes)
+
+
+def close(control: Control, arms: Sequence[str]) -> Control:
+    """Take in no new visitors: they get the control, and those who hold an arm keep it."""
+    _refuse(control, CLOSED, PAUSED, DECLARED, ARCHIVED)
+    return replace(control, state=CLOSED)
+
+
+def declare(control: Control, arms: Sequence[str], arm: str) -> Control:
+    """Give everybody the winner."""
+    _refuse(control, DECLARED, ARCHIVED)
+    _require_arm(arm, arms)
+    return replace(control, state=DECLARED, winner=arm)
+
+
+def reopen(control: Control, arms: Sequence[str]) -> Control:
+    """Run again, with the counts that there are."""
+    _refuse(control, "reopened", PAUSED)
+    return replace(control, state=RUNNING, winner=None)
+
+
+def archive(control: Control, arms: Sequence[str]) -> Control:
+    """Put it away: it is in no list, and everybody gets the winner or the control."""
+    return replace(control, state=ARCHIVED)
+
+
+def reset(control: Control, arms: Sequence[str]) -> Control:
+    """Start again at zero, as the next version; the counts of this one can still be read."""
+    return replace(control, state=RUNNING, winner=None, version=control.version + 1)
+
+
+def weigh(control: Control, arms: Sequence[str], weights: Mapping[str, float | None]) -> Control:
+    """Set the weights of some arms.
+
+    :param weights: arm -> factor; 0: no new visitors; ``None``: nobody gets the arm
+    """
+    _refuse(control, "weighted", ARCHIVED)
+    factors, removed = dict(control.weights), set(control.removed)
+    for arm, weight in weights.items():
+        _require_arm(arm, arms)
+        factors.pop(arm, None)
+        removed.discard(arm)
+        if weight is None:
+            removed.add(arm)
+        elif not isinstance(weight, (int, float)) or not 0.0 <= weight <= 1e6:
+            raise LifecycleError(
+                f"the weight of {arm!r} is {weight!r}; write a number from 0 to 1000000"
+            )
+        elif math.isfinite(weight) and weight != 1.0:
+            factors[arm] = float(weight)
+    if not any(factors.get(arm, 1.0) > 0.0 for arm in arms if arm not in removed):
+        raise LifecycleError(
+            "no arm would be left for new visitors; give one a weight above 0, or pause the bandit"
+        )
+    return replace(control, weights=factors, removed=tuple(sorted(removed)))
+
+
+ACTIONS: Mapping[str, Callable[..., Control]] = {
+    "pause": pause,
+    "resume": resume,
+    "close": close,
+    "declare": declare,
+    "reopen": reopen,
+    "archive": archive,
+    "reset": reset,
+    "weights": weigh,
+}
+"""What can be done to a bandit: takes its control, the arms in the code, and what it is about."""
+
+
+def act(
+    control: Control, action: str, arms: Sequence[str], at: float, subject: Any = None
+) -> Control:
+    """Do one of :data:`ACTIONS`; the same control comes back if nothing changes.
+
+    :param at: seconds since the epoch, for the history
+    :param subject: the arm to declare, or the weights
+    :raises LifecycleError: not in this state, or not with this subject
+    """
+    arguments = () if subject is None else (subject,)
+    changed = ACTIONS[action](control, arms, *arguments)
+    if changed == control:
+        return control
+    words = action if subject is None else f"{action} {_in_words(subject)}"
+    history = (*control.history, (at, words))[-LONGEST_HISTORY:]
+    return replace(changed, history=history)
+
+
+def _in_words(subject: Any) -> str:
+    if not isinstance(subject, Mapping):
+        return str(subject)
+    pairs = ((arm, "off" if weight is None else f"{weight:g}") for arm, weight in subject.items())
+    return " ".join(f"{arm}={weight}" for arm, weight in pairs)
+
+
+def _refuse(control: Control, what: str, *states: str) -> None:
+    """Raise if the control is in one of ``states`` and something else is wanted."""
+    if control.state not in states or control.state == what:
+        return
+    fix = "resume" if control.state == PAUSED else "reopen"
+    raise LifecycleError(f"it is {control.state} and cannot be {what}; {fix} it first")
+
+
+def _require_arm(arm: str, arms: Sequence[str]) -> None:
+    if arm not in arms:
+        raise LifecycleError(f"there is no arm {arm!r}; known: {', '.join(arms)}")

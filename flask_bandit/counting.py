@@ -1,0 +1,147 @@
+"""Which sums a decision and a reward add to, and which of them the policy learns from.
+
+``pulls``, ``rewards``, ``reward`` and ``reward_sq`` are exact and for reports. Where the policy
+shall not see them as they are, it has sums of its own beside them, told apart by a prefix:
+
+* ``holdout:pulls`` ...: the visitors who always get the control; no policy sees these;
+* ``goal:<goal>:rewards`` ...: goals that the bandit does not learn from;
+* ``learn:...``: with a reward window, what decisions whose window is closed have added;
+* ``@<start>:...``: with a half-life, the sums of decisions made in one span of time, by its start
+  in seconds since the epoch.
+
+Pure: no clock, no storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .algorithms import PolicyProtocol
+from .model import ArmCounts, ArmStats, Decision, Reward, StatsDelta
+from .options import Options
+
+HOLDOUT = "holdout:"
+LEARNED = "learn:"
+BUCKET = "@"
+BUCKETS_PER_HALF_LIFE = 8
+_SPANS = (604800, 86400, 21600, 3600, 600, 60, 5)
+"""Lengths of a bucket in seconds; each divides the one before it."""
+_FORGOTTEN = 2.0**-40
+"""Weight below which a bucket is not added up any more."""
+
+
+def decision_delta(policy: PolicyProtocol, options: Options, decision: Decision) -> StatsDelta:
+    """Return what a new decision adds."""
+    if decision.stands_for is not None:
+        return StatsDelta({})
+    if decision.is_held_out:
+        return StatsDelta({decision.arm: {HOLDOUT + "pulls": 1}})
+    pull = StatsDelta({decision.arm: {"pulls": 1}})
+    if options.reward_window is not None:
+        return pull
+    learned = policy.on_decision(decision)
+    if options.half_life is None:
+        return learned
+    return pull + _prefixed(learned, _bucket(options.half_life, decision.at))
+
+
+def reward_delta(
+    policy: PolicyProtocol, options: Options, decision: Decision, reward: Reward
+) -> StatsDelta:
+    """Return what a new reward adds.
+
+    :param decision: the reward's; all that :func:`needs_decision` asks for has to be in it
+    """
+    exact = {"rewards": 1, "reward": reward.value, "reward_sq": reward.value * reward.value}
+    prefix = "" if reward.goal == options.goal else f"goal:{reward.goal}:"
+    if decision.is_held_out:
+        prefix = HOLDOUT + prefix
+    if prefix:
+        return StatsDelta({decision.arm: {prefix + name: n for name, n in exact.items()}})
+    if options.reward_window is not None:
+        late = {"late": 1} if reward.at > decision.at + options.reward_window else {}
+        return StatsDelta({decision.arm: {**exact, **late}})
+    learned = policy.on_reward(decision, reward.value)
+    if options.half_life is None:
+        return learned
+    bucket = _bucket(options.half_life, decision.at)
+    return StatsDelta({decision.arm: exact}) + _prefixed(learned, bucket)
+
+
+def goal_stats(options: Options, row: Mapping[str, float], goal: str | None = None) -> ArmStats:
+    """Return an arm's pulls with what it earned for one goal.
+
+    :param row: the arm's sums
+    :param goal: the bandit's own if left out
+    """
+    prefix = "" if goal in (None, options.goal) else f"goal:{goal}:"
+    earned = {name: row.get(prefix + name, 0) for name in ("rewards", "reward", "reward_sq")}
+    return ArmStats.from_counts({"pulls": row.get("pulls", 0), **earned})
+
+
+def mature_delta(
+    policy: PolicyProtocol, options: Options, decision: Decision, total: float
+) -> StatsDelta:
+    """Return what a decision adds when its reward window closes.
+
+    :param total: what it earned within the window
+    """
+    learned = policy.on_mature(decision, total)
+    if options.half_life is None:
+        return _prefixed(learned, LEARNED)
+    return _prefixed(learned, _bucket(options.half_life, decision.at))
+
+
+def needs_decision(policy: PolicyProtocol, options: Options, decision_id: str, goal: str) -> bool:
+    """Return whether a reward can only be counted with its decision as it is stored."""
+    if goal != options.goal or Decision.is_id_held_out(decision_id):
+        return False
+    if options.reward_window is not None or options.half_life is not None:
+        return True
+    return bool(getattr(policy, "reward_needs_decision", False))
+
+
+def learned_sums(options: Options, counts: ArmCounts, now: float) -> ArmCounts:
+    """Return the sums that the policy learns from.
+
+    :param counts: all sums of a bandit
+    :param now: seconds since the epoch; what is older weighs less where there is a half-life
+    """
+    if options.half_life is not None:
+        return {arm: _discounted(row, options.half_life, now) for arm, row in counts.items()}
+    if options.reward_window is not None:
+        return {arm: _without(row, LEARNED) for arm, row in counts.items()}
+    return counts
+
+
+def _discounted(row: Mapping[str, float], half_life: float, now: float) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for name, value in row.items():
+        if not name.startswith(BUCKET):
+            continue
+        start, _, rest = name[1:].partition(":")
+        # Not above 1, whatever the clocks of other machines say.
+        weight = 0.5 ** (max(0.0, now - int(start)) / half_life)
+        if weight > _FORGOTTEN:
+            sums[rest] = sums.get(rest, 0.0) + weight * value
+    return sums
+
+
+def _without(row: Mapping[str, float], prefix: str) -> dict[str, float]:
+    return {
+        name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)
+    }
+
+
+def _bucket(half_life: float, at: float) -> str:
+    span = next((s for s in _SPANS if s * BUCKETS_PER_HALF_LIFE <= half_life), _SPANS[-1])
+    return f"{BUCKET}{int(at // span) * span}:"
+
+
+def _prefixed(delta: StatsDelta, prefix: str) -> StatsDelta:
+    return StatsDelta(
+        {
+            arm: {prefix + name: value for name, value in row.items()}
+            for arm, row in delta.counts.items()
+        }
+    )

@@ -1,0 +1,199 @@
+"""What a bandit may be told besides its policy and arms: goals, windows, floors, who takes part.
+
+Pure: plain values, checked once, with the words for what is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from numbers import Real
+from typing import Any, TypedDict
+
+from .errors import ConfigurationError
+from .model import DEFAULT_GOAL
+
+DEFAULT_FLOOR = 0.005
+MODES = ("once", "every", "numeric")
+SHORTEST_WINDOW = 60.0
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhdw]?)\s*")
+_LONGEST = 10 * 365 * 86400.0
+
+
+def duration(value: Any) -> float:
+    """Return a time span in seconds.
+
+    :param value: seconds, a ``timedelta``, or a text such as ``"90s"``, ``"15m"``, ``"12h"``,
+        ``"7d"``, ``"2w"``
+    :raises ValueError: it is none of them, or not within (0, 10 years]
+    """
+    if isinstance(value, timedelta):
+        seconds = value.total_seconds()
+    elif isinstance(value, Real) and not isinstance(value, bool):
+        seconds = float(value)
+    else:
+        match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+        seconds = float(match[1]) * _UNITS[match[2] or "s"] if match else 0.0
+    if not 0.0 < seconds <= _LONGEST:
+        raise ValueError(
+            "write a time span above 0, at most ten years: seconds, or a text such as '12h', '7d'"
+        )
+    return seconds
+
+
+class BanditOptions(TypedDict, total=False):
+    """The keyword arguments of every bandit; :class:`Options` says what they mean."""
+
+    floor: float
+    min_propensity: float
+    burn_in: int
+    holdout: float
+    goal: str
+    goals: Mapping[str, str]
+    reward_window: float | str | timedelta
+    half_life: float | str | timedelta
+    group: str
+    targeting: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """A bandit's options, checked.
+
+    :param floor: share F of the traffic that is spread evenly, p' = (1 - F) p + F / K, so that no
+        arm's probability is 0 and the log can evaluate any other policy
+    :param min_propensity: the same as a smallest probability for each arm; the larger one holds
+    :param burn_in: an arm with fewer decisions gets an equal share, whatever the policy says
+    :param holdout: share of the visitors who get the control for ever, logged apart and never
+        learned from
+    :param goal: the goal that the policy learns from
+    :param goals: goal -> ``once``, ``every`` or ``numeric``; what is not named is ``once``
+    :param reward_window: seconds after which a decision is learned from, with what it earned
+    :param half_life: seconds after which a decision weighs half as much to the policy
+    :param group: a visitor takes part in one bandit of a group only
+    :param targeting: called inside the request; those for whom it is false get the control
+    """
+
+    floor: float = DEFAULT_FLOOR
+    min_propensity: float = 0.0
+    burn_in: int = 0
+    holdout: float = 0.0
+    goal: str = DEFAULT_GOAL
+    goals: Mapping[str, str] = field(default_factory=dict)
+    reward_window: float | None = None
+    half_life: float | None = None
+    group: str | None = None
+    targeting: Callable[[], bool] | None = None
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any]) -> Options:
+        """Check what a bandit's constructor was given.
+
+        :raises ConfigurationError: an unknown option, or a value that cannot be meant
+        """
+        unknown = sorted(given.keys() - _PARSERS.keys())
+        if unknown:
+            raise ConfigurationError(
+                f"there is no option {unknown[0]!r} of a bandit; known: {', '.join(_PARSERS)}"
+            )
+        return cls(**{name: _PARSERS[name](name, value) for name, value in given.items()})
+
+    def mode(self, goal: str) -> str:
+        """Return how a goal counts: ``once``, ``every`` or ``numeric``."""
+        return self.goals.get(goal, "once")
+
+    def share(self, arms: int) -> float:
+        """Return the floor F for so many arms."""
+        return max(self.floor, self.min_propensity * arms)
+
+
+def _share(name: str, value: Any) -> float:
+    if not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
+        raise ConfigurationError(f"{name} is {value!r}; write a share from 0 to 1")
+    return float(value)
+
+
+def _part(name: str, value: Any) -> float:
+    if _share(name, value) == 1.0:
+        raise ConfigurationError(f"{name} is {value!r}; write a share below 1")
+    return float(value)
+
+
+def _count(name: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ConfigurationError(f"{name} is {value!r}; write a whole number, 0 or more")
+    return value
+
+
+def _name(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= 100 or not is_clean(value):
+        raise ConfigurationError(
+            f"{name} is {value!r}; write a text of 1 to 100 characters, none of them a control"
+        )
+    return value
+
+
+def _goals(name: str, value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"{name} is {value!r}; write a table such as {{'order': 'every'}}")
+    for goal, mode in value.items():
+        _name("a goal", goal)
+        if mode not in MODES:
+            raise ConfigurationError(
+                f"the goal {goal!r} counts as {mode!r}; write one of {', '.join(MODES)}"
+            )
+    return dict(value)
+
+
+def _window(name: str, value: Any) -> float:
+    seconds = _span(name, value)
+    if seconds < SHORTEST_WINDOW:
+        raise ConfigurationError(f"{name} is {value!r}; write at least {SHORTEST_WINDOW:g} seconds")
+    return seconds
+
+
+def _span(name: str, value: Any) -> float:
+    try:
+        return duration(value)
+    except ValueError as error:
+        raise ConfigurationError(f"{name} is {value!r}; {error}") from None
+
+
+def _callable(name: str, value: Any) -> Callable[[], bool]:
+    if not callable(value):
+        raise ConfigurationError(f"{name} is {value!r}; give a function without arguments")
+    return value  # type: ignore[no-any-return]
+
+
+_PARSERS: dict[str, Callable[[str, Any], Any]] = {
+    "floor": _share,
+    "min_propensity": _share,
+    "burn_in": _count,
+    "holdout": _part,
+    "goal": _name,
+    "goals": _goals,
+    "reward_window": _window,
+    "half_life": _window,
+    "group": _name,
+    "targeting": _callable,
+}
+BANDIT_OPTIONS = tuple(_PARSERS)
+"""The names of all options."""
+
+
+def is_clean(text: str) -> bool:
+    """Return whether a text holds no control characters; any script and emoji may be there."""
+    return not any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in text) and (
+        text.isascii() or _is_encodable(text)
+    )
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True

@@ -1,0 +1,72 @@
+"""Who takes part: why a visitor gets the common arm in place of one of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..bandits import Bandit
+from ..control import CLOSED
+from ..engine import logger
+from ..hashing import hash_share
+
+if TYPE_CHECKING:
+    from .visit import Visit
+
+
+class Shown(NamedTuple):
+    """The arm that a visit showed, and why.
+
+    :param how: ``decided``, ``remembered``, ``prefetch`` or ``forced``; ``control`` while the
+        storage is down; else the reason for which nothing is counted
+    """
+
+    arm: str
+    how: str
+
+
+def common_arm(visit: Visit, name: str, bandit: Bandit) -> Shown | None:
+    """Return what everybody gets, or this visitor whatever arm they hold; ``None`` if neither."""
+    arms = bandit.arm_ids
+    if not visit.state.config.enabled:
+        return Shown(arms[0], "disabled")
+    override = visit.override(name)
+    if override in arms:
+        assert override is not None
+        return Shown(override, "override")
+    if not visit.has_consent:
+        return Shown(arms[0], "no_consent")
+    control = visit.control(name)
+    return None if control.is_serving else Shown(control.common_arm(arms), control.state)
+
+
+def refusal(visit: Visit, name: str, bandit: Bandit) -> str | None:
+    """Return why a visitor who holds no arm gets none, ``None`` if they may have one."""
+    if visit.control(name).state == CLOSED:
+        return CLOSED
+    if not _is_targeted(bandit):
+        return "not_targeted"
+    if bandit.options.group is not None and not _is_drawn_by_group(visit, name, bandit):
+        return "other_experiment"
+    return None
+
+
+def _is_targeted(bandit: Bandit) -> bool:
+    if bandit.options.targeting is None:
+        return True
+    try:
+        return bool(bandit.options.targeting())
+    except Exception:
+        logger.exception("A bandit's targeting failed, so the visitor gets the control")
+        return False
+
+
+def _is_drawn_by_group(visit: Visit, name: str, bandit: Bandit) -> bool:
+    """Tell whether it is this bandit of its group that the visitor takes part in."""
+    group, bandits = bandit.options.group, visit.state.bandits
+    members = sorted(n for n, other in bandits.items() if other.options.group == group)
+    for other in members:
+        if other != name and visit.holds_arm(other):
+            return False
+    running = [n for n in members if n == name or visit.control(n).is_serving]
+    share = hash_share(visit.lasting_holder(), "group", str(group))
+    return running[int(share * len(running))] == name

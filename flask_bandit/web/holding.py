@@ -1,0 +1,218 @@
+"""What a visitor holds: the assignments of a cookie, and those that storage knows of a subject."""
+
+from __future__ import annotations
+
+import time
+
+from ..breaker import Attempt
+from ..control import Control
+from ..model import HELD_OUT, Decision, Reward
+from ..storage.base import CommitResult
+from . import signals
+from .assignments import Assignment, CookieContent, Pending, new_visitor
+from .identity import StorageAwayError, Subject
+from .state import AppState
+from .visitors import Counting, Verdict
+
+COUNTED = Verdict(Counting.COUNTED, "")
+
+
+class Holder:
+    """A visitor with a cookie, or a known subject, or both.
+
+    :param subject: the known user; ``None`` for a visitor who is only a cookie
+    """
+
+    def __init__(self, state: AppState, subject: Subject | None = None) -> None:
+        self.state = state
+        self.outcomes: dict[str, str] = {}
+        """bandit -> what became of this visit's reward, in words for the toolbar"""
+        self.is_changed = False
+        """True if the cookie has to be set."""
+        self.is_committed = False
+        self._subject = subject
+        self._cookie: CookieContent | None = None
+        self._reassigned: dict[str, int] = {}
+        self._controls: dict[str, Control] = {}
+        self._attempt: Attempt | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the visit's choices count."""
+        return COUNTED
+
+    @property
+    def is_on_error_page(self) -> bool:
+        """True while an error handler answers."""
+        return False
+
+    @property
+    def is_loaded(self) -> bool:
+        """True once the cookie was read, that is once an arm or a reward was asked for."""
+        return self._cookie is not None
+
+    @property
+    def cookie(self) -> CookieContent:
+        """What the visitor's cookie says, read once."""
+        if self._cookie is None:
+            self._cookie = self._read_cookie()
+        return self._cookie
+
+    @property
+    def subject(self) -> Subject | None:
+        """The known user behind the visit."""
+        return self._subject
+
+    @property
+    def attempt(self) -> Attempt:
+        """This visit's deadline for the storage."""
+        if self._attempt is None:
+            self._attempt = self.state.engine.attempt()
+        return self._attempt
+
+    @property
+    def is_ending(self) -> bool:
+        """True once nothing new is counted: after the commit, and on an error page."""
+        return self.is_committed or self.is_on_error_page
+
+    def control(self, name: str) -> Control:
+        """Return what operators decided about a bandit; the same for all of the visit."""
+        if name not in self._controls:
+            self._controls[name] = self.state.engine.control(name, self.attempt)
+        return self._controls[name]
+
+    def _read_cookie(self) -> CookieContent:
+        return CookieContent()
+
+    def _own_rows(self) -> dict[str, Assignment]:
+        """Return the subject's assignments; those of another subject are forgotten."""
+        if self.subject is None:
+            return {}
+        if self.cookie.subject != self.subject.tag:
+            self.cookie.subject, self.cookie.own = self.subject.tag, {}
+        return self.cookie.own
+
+    def _is_valid(self, name: str, row: Assignment | None) -> bool:
+        control = self.control(name)
+        arms = self.state.bandits[name].arm_ids
+        return row is not None and row.version == control.version and control.holds(row.arm, arms)
+
+    def _held(self, name: str) -> Assignment | None:
+        """Return the visitor's assignment, from the cookie or, for a subject, from storage.
+
+        :raises StorageAwayError: only the storage knows, and it is down
+        """
+        row = self.cookie.assignments.get(name)
+        anonymous = row if self._is_valid(name, row) else None
+        if self.subject is None:
+            return anonymous
+        own = self._own_rows().get(name)
+        if self._is_valid(name, own):
+            return own
+        if name in self._reassigned or self.verdict.counting is Counting.UNCOUNTED:
+            return None
+        found, reassigned = self.subject.find(name, self.control(name), self.attempt)
+        self._reassigned[name] = reassigned
+        if found is None and anonymous is not None and not anonymous.adopted:
+            found = self._adopted(name, anonymous, self.subject, reassigned)
+        if found is not None:
+            self._own_rows()[name] = found
+            self.is_changed = True
+        return found
+
+    def _removed(self, name: str) -> Assignment | None:
+        """Return an assignment whose arm is gone: it is not shown, and may still be rewarded."""
+        rows = self.cookie.assignments if self.subject is None else self._own_rows()
+        row = rows.get(name)
+        return row if row is not None and row.version == self.control(name).version else None
+
+    def _adopted(
+        self, name: str, anonymous: Assignment, subject: Subject, reassigned: int
+    ) -> Assignment:
+        """Let a subject without a decision go on with the one made before they signed in."""
+        decision = self._decision_of(name, anonymous, self.cookie.visitor)
+        if self.verdict.counting is not Counting.COUNTED or self.is_ending:
+            return anonymous._replace(origin=decision.id)
+        stand_in = subject.stand_in(decision, reassigned)
+        made = [decision, stand_in] if anonymous.pending else [stand_in]
+        result = self._store_now(made)
+        self.cookie.assignments[name] = anonymous._replace(pending=None, adopted=True)
+        return subject.assignment(result.decisions[stand_in.id], reassigned)
+
+    def _assign(self, decision: Decision, *, pending: bool = False) -> None:
+        propensity = (decision.propensities or {}).get(decision.arm, 0.0)
+        row = Assignment(
+            decision.arm,
+            decision.version,
+            self._reassigned.get(decision.bandit, 0),
+            Pending(propensity, decision.at, decision.policy_version) if pending else None,
+            HELD_OUT if decision.is_held_out else "",
+        )
+        if decision.subject is None or self.subject is None:
+            self.cookie.assignments[decision.bandit] = row
+        elif pending:
+            self._own_rows()[decision.bandit] = row
+        else:
+            found = self.subject.assignment(decision, row.reassigned)
+            self._own_rows()[decision.bandit] = found
+        self.is_changed = True
+
+    def _decision_behind(self, name: str, held: Assignment) -> Decision:
+        self._reassigned[name] = held.reassigned
+        if self.subject is None:
+            return self._decision_of(name, held, self.cookie.visitor)
+        return self._decision_of(name, held, self.subject.pseudonym, self.subject.pseudonym)
+
+    def _decision_of(
+        self, name: str, held: Assignment, holder: str, subject: str | None = None
+    ) -> Decision:
+        """Return the decision behind an assignment, as far as the cookie knows it."""
+        return Decision(
+            id=held.decision_id(holder, name),
+            bandit=name,
+            version=held.version,
+            arm=held.arm,
+            propensities={held.arm: held.pending.propensity} if held.pending else None,
+            policy_version=held.pending.policy_version if held.pending else "",
+            at=held.pending.at if held.pending else time.time(),
+            subject=subject,
+        )
+
+    def _store_now(self, decisions: list[Decision]) -> CommitResult:
+        """Store decisions before the visit ends.
+
+        :raises StorageAwayError: it could not be done
+        """
+        result = self.state.engine.commit(decisions, [], self.attempt)
+        if result is None:
+            raise StorageAwayError
+        self._announce(result, [])
+        return result
+
+    def _announce(self, result: CommitResult, rewards: list[Reward]) -> None:
+        app = self.state.app
+        for decision in result.decisions.values():
+            if decision.id in result.new and decision.stands_for is None:
+                signals.send(signals.decision_made, app, decision=decision)
+        for reward in rewards:
+            is_new = reward.id in result.new
+            self.outcomes[reward.bandit] = (
+                f"rewarded with {reward.value:g}" if is_new else "rewarded before: counts once"
+            )
+            if is_new:
+                signals.send(signals.reward_recorded, app, reward=reward)
+
+    def holds_arm(self, name: str) -> bool:
+        """Return whether the visitor's cookie has an arm of a bandit that is going on."""
+        control = self.control(name)
+        rows = (self.cookie.assignments.get(name), self._own_rows().get(name))
+        return control.is_serving and any(self._is_valid(name, row) for row in rows)
+
+    def lasting_holder(self) -> str:
+        """Return who the visitor is, and see to it that they are the same next time."""
+        if self.subject is not None:
+            return self.subject.pseudonym
+        if not self.cookie.visitor:
+            self.cookie.visitor = new_visitor()
+            self.is_changed = self.verdict.counting is not Counting.UNCOUNTED
+        return self.cookie.visitor

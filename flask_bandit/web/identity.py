@@ -1,0 +1,140 @@
+"""Who a visitor is: somebody with a cookie, or a known subject, whose arms are in storage.
+
+A subject is stored under a keyed pseudonym. Its decisions have ids made of that, so whatever
+device asks first makes the decision, and all others find it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask
+
+from ..breaker import Attempt
+from ..control import Control
+from ..engine import Engine, logger
+from ..hashing import hash_decision
+from ..model import HELD_OUT, MERGED, Decision
+from .assignments import Assignment
+
+if TYPE_CHECKING:
+    from .hooks import Hooks
+
+TAG = 8
+"""How many characters of a pseudonym the cookie keeps, to know whose assignments it holds."""
+MAX_REASSIGNED = 50
+"""How many removed arms of one subject are followed: more than any experiment has."""
+
+
+class StorageAwayError(Exception):
+    """Nobody can tell which arm the subject holds, since the storage is down."""
+
+
+def pseudonyms_of(subject: str, keys: Sequence[str | bytes]) -> tuple[str, ...]:
+    """Return a subject's pseudonym under each key: 22 characters that tell nothing without it."""
+    found = []
+    for key in keys:
+        secret = key.encode() if isinstance(key, str) else key
+        digest = hmac.new(secret, b"flask-bandit.subject\x1f" + subject.encode(), hashlib.sha256)
+        found.append(urlsafe_b64encode(digest.digest()[:16]).rstrip(b"=").decode())
+    return tuple(found)
+
+
+def subject_of(app: Flask, hooks: Hooks) -> str | None:
+    """Return the signed-in user's id as a text, ``None`` for an anonymous visitor.
+
+    A loader that raises is logged, and the visitor is anonymous.
+    """
+    load = hooks.subject
+    if load is None:
+        if not hasattr(app, "login_manager"):
+            return None
+        load = import_module("flask_bandit.web.login").signed_in_user
+    try:
+        subject: Any = load()
+    except Exception:
+        logger.exception("The subject loader failed, so the visitor counts as anonymous")
+        return None
+    return None if subject is None or subject == "" else str(subject)
+
+
+class Subject:
+    """A known user as storage knows them.
+
+    :param pseudonyms: under the present key, then under those that were in use before
+    """
+
+    def __init__(self, engine: Engine, pseudonyms: tuple[str, ...]) -> None:
+        self._engine = engine
+        self._pseudonyms = pseudonyms
+        self.pseudonym = pseudonyms[0]
+        self.tag = pseudonyms[0][:TAG]
+
+    def find(self, name: str, control: Control, attempt: Attempt) -> tuple[Assignment | None, int]:
+        """Return what the subject holds of a bandit, and how often it was re-assigned.
+
+        :raises StorageAwayError: the storage is down
+        """
+        arms = self._engine.bandits[name].arm_ids
+        for reassigned in range(MAX_REASSIGNED):
+            found = self._stored(name, control.version, reassigned, attempt)
+            if not found:
+                return None, reassigned
+            stored = min(found.values(), key=lambda decision: decision.at)
+            if control.holds(stored.arm, arms):
+                return self.assignment(stored, reassigned), reassigned
+        return None, MAX_REASSIGNED
+
+    def decision_ids(self, name: str, control: Control, attempt: Attempt) -> set[str]:
+        """Return the ids of all that is stored about the subject in a bandit's version.
+
+        :raises StorageAwayError: the storage is down
+        """
+        ids: set[str] = set()
+        for reassigned in range(MAX_REASSIGNED):
+            found = self._stored(name, control.version, reassigned, attempt)
+            if not found:
+                break
+            ids.update(found)
+            ids.update(d.stands_for for d in found.values() if d.stands_for is not None)
+        return ids
+
+    def _stored(
+        self, name: str, version: int, reassigned: int, attempt: Attempt
+    ) -> Mapping[str, Decision]:
+        ids = [
+            hash_decision(pseudonym, name, version, reassigned)[0] + ending
+            for pseudonym in self._pseudonyms
+            for ending in ("", HELD_OUT)
+        ]
+        found = self._engine.get_decisions(ids, attempt)
+        if found is None:
+            raise StorageAwayError
+        return found
+
+    def assignment(self, stored: Decision, reassigned: int) -> Assignment:
+        """Return what a stored decision of this subject means for a cookie."""
+        id_ = stored.stands_for or stored.id
+        plain = hash_decision(self.pseudonym, stored.bandit, stored.version, reassigned)[0]
+        own = id_ in (plain, plain + HELD_OUT)
+        origin = id_.removeprefix(plain) if own else id_
+        return Assignment(stored.arm, stored.version, reassigned, None, origin)
+
+    def stand_in(self, decision: Decision, reassigned: int) -> Decision:
+        """Return the decision that makes an anonymous one this subject's."""
+        id_ = hash_decision(self.pseudonym, decision.bandit, decision.version, reassigned)[0]
+        return Decision(
+            id=id_,
+            bandit=decision.bandit,
+            version=decision.version,
+            arm=decision.arm,
+            propensities=None,
+            policy_version=MERGED + decision.id,
+            at=decision.at,
+            subject=self.pseudonym,
+        )

@@ -1,0 +1,113 @@
+"""Closes reward windows: each decision enters learning once, with what it has earned by then.
+
+The increment has an id made of the decision's, so any number of processes may close the same
+window. Everything that is closed is also a mark in time (``Control.closed_until``), so that
+nobody looks twice at old decisions.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
+
+from .control import Control
+from .counting import mature_delta
+from .engine import Engine, logger
+from .storage.base import Adjustment, Commit
+
+GRACE = 5.0
+"""Seconds that a window stays open longer, for rewards on their way and clocks that differ."""
+BATCH = 200
+
+
+class WindowCloser:
+    """Closes the windows of an engine's bandits, in a thread of its own while the app serves."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._busy = threading.Lock()
+        self._next: dict[str, float] = {}
+
+    def poke(self, name: str) -> threading.Thread | None:
+        """Close what is due of a bandit, in the background, if nobody has done so lately.
+
+        Cheap enough for every request; the thread ends when all is closed.
+
+        :return: the thread, if one was needed
+        """
+        window = self._engine.bandits[name].options.reward_window
+        now = time.monotonic()
+        if window is None or now < self._next.get(name, 0.0):
+            return None
+        period = min(max(window / 100.0, 1.0), 60.0)
+        self._next[name] = now + period
+        if _due(window) - self._engine.control(name).closed_until < period:
+            return None
+        if not self._busy.acquire(blocking=False):
+            return None
+        thread = threading.Thread(target=self._close_quietly, args=(name,), daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is shutting down
+            self._busy.release()
+            return None
+        return thread
+
+    def close(
+        self, name: str, *, again: bool = False, progress: Callable[[int], object] = lambda n: None
+    ) -> int:
+        """Close all windows of a bandit that are due.
+
+        :param again: look at every decision from the beginning, as after an import
+        :param progress: called with the number of decisions looked at since the last call
+        :return: how many decisions have entered learning now
+        :raises StorageError: the storage failed; closing again goes on where it ended
+        """
+        window = self._engine.bandits[name].options.reward_window
+        if window is None:
+            return 0
+        storage, until = self._engine.storage, _due(window)
+        since = 0.0 if again else self._engine.control(name).closed_until
+        adjustments, closed = self._adjustments(name, window, since, until), 0
+        while batch := tuple(islice(adjustments, BATCH)):
+            closed += len(storage.commit(Commit(adjustments=batch)).new)
+            progress(len(batch))
+
+        def mark(control: Control) -> Control:
+            return replace(control, closed_until=max(until, control.closed_until))
+
+        self._engine.update_control(name, mark)
+        return closed
+
+    def _close_quietly(self, name: str) -> None:
+        try:
+            self.close(name)
+        except Exception:
+            logger.exception("The reward windows of %r could not be closed; trying again", name)
+        finally:
+            self._busy.release()
+
+    def _adjustments(
+        self, name: str, window: float, since: float, until: float
+    ) -> Iterator[Adjustment]:
+        bandit = self._engine.bandits[name]
+        goal = bandit.options.goal
+        for entry in self._engine.storage.iter_log(name, since=since, until=until):
+            decision = entry.decision
+            if decision.is_held_out:  # never teaches the policy
+                continue
+            total = sum(
+                reward.value
+                for reward in entry.rewards
+                if reward.goal == goal and reward.at <= decision.at + window
+            )
+            delta = mature_delta(bandit.policy, bandit.options, decision, total)
+            yield Adjustment(f"window:{decision.id}", name, decision.version, delta)
+
+
+def _due(window: float) -> float:
+    """Return the time before which windows that began then are over."""
+    return time.time() - window - GRACE
