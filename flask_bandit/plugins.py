@@ -40,6 +40,8 @@ _EXTRAS = {
     "ZEO": "zodb",
     "BTrees": "zodb",
     "transaction": "zodb",
+    "crawleruseragents": "bots",
+    "limits": "limits",
 }
 """The extra that brings a package."""
 _SCHEME_EXTRAS = {"postgresql": "postgres"}

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-pytest_plugins = ["tests.servers.postgres", "tests.servers.redis", "tests.servers.zeo"]
+pytest_plugins = ["pytester", "tests.servers.postgres", "tests.servers.redis", "tests.servers.zeo"]
 
 
 @pytest.hookimpl(wrapper=True)

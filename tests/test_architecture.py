@@ -60,7 +60,7 @@ def test_modules_and_functions_stay_small(module: Path) -> None:
 
 
 def test_init_is_one_screen() -> None:
-    assert (PACKAGE / "__init__.py").read_text().count("\n") <= 50
+    assert (PACKAGE / "__init__.py").read_text().count("\n") <= 60
 
 
 OPTIONAL = [

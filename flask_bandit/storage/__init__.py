@@ -16,7 +16,7 @@ from .base import (
     DecisionWrite,
     RewardWrite,
 )
-from .codec import clean_commit, commit_from_record, commit_to_record
+from .codec import clean_commit, clean_control, commit_from_record, commit_to_record
 from .json_file import JSONBanditStorage
 from .ledger import Ledger
 from .memory import MemoryBanditStorage
@@ -46,6 +46,7 @@ __all__ = [
     "Touched",
     "ZODBBanditStorage",
     "clean_commit",
+    "clean_control",
     "commit_from_record",
     "commit_to_record",
     "settle",

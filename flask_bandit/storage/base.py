@@ -8,10 +8,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..errors import ConfigurationError
 from ..model import Counts, Decision, LogEntry, Reward, StatsDelta
+
+ControlState: TypeAlias = Mapping[str, Any]
+"""What is stored about one bandit besides its counts; :mod:`flask_bandit.control` says what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +144,22 @@ class BanditStorage(ABC):
         """Return the stored decisions among ``ids``, by id; unknown ids are left out."""
 
     @abstractmethod
-    def iter_log(self, bandit: str | None = None) -> Iterator[LogEntry]:
+    def iter_log(
+        self,
+        bandit: str | None = None,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> Iterator[LogEntry]:
         """Yield decisions with their joined rewards, in the order in which they were stored.
 
-        Decisions that were pruned are left out. Commits of others go on meanwhile: what they
-        store is in it or not.
+        Decisions that were pruned are left out, and so are those that stand for another one
+        (:attr:`Decision.stands_for`). Commits of others go on meanwhile: what they store is in
+        it or not.
 
         :param bandit: only this bandit's; all if ``None``
+        :param since: only decisions made at this time or later, seconds since the epoch, UTC
+        :param until: only decisions made before this time
         """
 
     @abstractmethod
@@ -170,6 +182,39 @@ class BanditStorage(ABC):
         :param before: seconds since the epoch, UTC
         :return: how many decisions were pruned now
         :raises StorageError: it failed; some may have been pruned
+        """
+
+    @abstractmethod
+    def erase(self, ids: Iterable[str], timeout: float | None = None) -> int:
+        """Remove the subject and the context of decisions, for good; counts do not change.
+
+        :param ids: ids of decisions; unknown ones are left out
+        :return: how many decisions had a subject or a context
+        :raises StorageError: it failed; erasing again is safe
+        """
+
+    @abstractmethod
+    def read_control(self, timeout: float | None = None) -> Mapping[str, ControlState]:
+        """Return what operators decided about bandits, by bandit; see :meth:`write_control`."""
+
+    @abstractmethod
+    def write_control(
+        self,
+        bandit: str,
+        state: ControlState,
+        expected: ControlState | None,
+        timeout: float | None = None,
+    ) -> bool:
+        """Replace what is stored about a bandit, if it is still what the caller has seen.
+
+        Reading, comparing and writing are one atomic step, so of several writers that saw the
+        same state one gets through. What was acknowledged survives ``kill -9`` of any process.
+
+        :param state: what JSON can represent, checked by :func:`clean_control`; it is compared by
+            value
+        :param expected: what :meth:`read_control` returned, ``None`` where it had nothing
+        :return: whether it was stored; ``False`` if something else than ``expected`` is there
+        :raises StorageError: not done, or a value cannot be stored
         """
 
     def upgrade(self) -> str:

@@ -13,13 +13,18 @@ from typing import Any
 
 from ..errors import StorageError
 from ..model import Decision, Reward, StatsDelta
-from .base import Adjustment, Commit, DecisionWrite, RewardWrite
+from .base import Adjustment, Commit, ControlState, DecisionWrite, RewardWrite
 
 Record = dict[str, Any]
 """A dict that JSON can represent exactly."""
 
-INTEGER_SUMS = frozenset({"pulls", "rewards"})
+_WHOLE = frozenset({"pulls", "rewards", "late", "skipped"})
 LARGEST_INTEGER = 2**63 - 1
+
+
+def is_whole(name: str) -> bool:
+    """Return whether a sum counts things, so that it is an int: as its last part says."""
+    return name.rpartition(":")[2] in _WHOLE
 
 
 def clean_commit(commit: Commit) -> Commit:
@@ -50,6 +55,14 @@ def clean_commit(commit: Commit) -> Commit:
         for item in commit.adjustments
     ]
     return Commit(tuple(decisions), tuple(rewards), tuple(adjustments))
+
+
+def clean_control(state: ControlState) -> dict[str, Any]:
+    """Return an independent copy of a control state that holds only what JSON gives back.
+
+    :raises StorageError: a value cannot be stored
+    """
+    return _clean_mapping(state, "control")
 
 
 def _clean_decision(decision: Decision) -> Decision:
@@ -87,7 +100,7 @@ def _clean_delta(delta: StatsDelta) -> StatsDelta:
     for arm, row in delta.counts.items():
         clean = _clean_row(row, "increment of")
         for name, value in clean.items():
-            if name in INTEGER_SUMS and type(value) is not int:
+            if is_whole(name) and type(value) is not int:
                 raise StorageError(
                     f"The increment of {name!r} for arm {arm!r} is {value!r}; it counts"
                     " things and must be an int."

@@ -1,4 +1,4 @@
-"""The rules of a commit, written once: what is new, what is counted, what waits.
+"""The rules of a commit, written once: what is new, what is counted, what waits; and of the log.
 
 A pure state machine in memory. It is not thread-safe and does no I/O; a storage puts a lock around
 it (:class:`MemoryBanditStorage`) or replays a journal into it (:class:`JSONBanditStorage`).
@@ -6,12 +6,13 @@ it (:class:`MemoryBanditStorage`) or replays a journal into it (:class:`JSONBand
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from ..model import BanditKey, Counts, Reward, StatsDelta, add_counts
-from .base import Adjustment, Commit, DecisionWrite, RewardWrite
+from ..model import BanditKey, Counts, Decision, Reward, StatsDelta, add_counts
+from .base import Adjustment, Commit, ControlState, DecisionWrite, RewardWrite
 
 
 class Slot(NamedTuple):
@@ -181,6 +182,9 @@ class Ledger:
             outcome.unlearned.append(waiting.reward)
 
     def _add(self, key: BanditKey, delta: StatsDelta, outcome: Outcome) -> None:
+        if not delta.counts:
+            # A decision that stands for another one is no reason to name its bandit.
+            return
         add_counts(self.counts.setdefault(key, {}), delta)
         self._changed.add(key)
         outcome.applied.append((key, delta))
@@ -223,3 +227,36 @@ class Ledger:
             key: {arm: dict(row) for arm, row in arms.items()} for key, arms in counts.items()
         }
         self._changed = set(self.counts)
+
+
+def is_same_control(one: ControlState | None, other: ControlState | None) -> bool:
+    """Compare two clean control states as JSON: the order of keys is free, ``True`` is not 1."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def is_logged(
+    decision: Decision, bandit: str | None, since: float | None, until: float | None
+) -> bool:
+    """Tell whether :meth:`BanditStorage.iter_log` yields a decision."""
+    return (
+        bandit in (None, decision.bandit)
+        and (since is None or decision.at >= since)
+        and (until is None or decision.at < until)
+        and not decision.is_pruned
+        and decision.stands_for is None
+    )
+
+
+def is_prunable(decision: Decision, before: float) -> bool:
+    """Tell whether :meth:`BanditStorage.prune` has something to remove."""
+    return decision.at < before and not decision.is_pruned and decision.stands_for is None
+
+
+def is_erasable(decision: Decision) -> bool:
+    """Tell whether :meth:`BanditStorage.erase` has something to remove."""
+    return decision.subject is not None or decision.context is not None
+
+
+def erased(decision: Decision) -> Decision:
+    """Return a decision without what says who it was made for."""
+    return replace(decision, subject=None, context=None)

@@ -5,14 +5,31 @@ Imports only the model, the errors and the standard library.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
 from typing import Any
 
 from ..errors import ConfigurationError
 from ..model import Counts, Decision, LogEntry
-from .base import Adjustment, BanditStorage, Commit, CommitResult, DecisionWrite, RewardWrite
-from .codec import clean_commit
-from .ledger import Ledger, Outcome
+from .base import (
+    Adjustment,
+    BanditStorage,
+    Commit,
+    CommitResult,
+    ControlState,
+    DecisionWrite,
+    RewardWrite,
+)
+from .codec import clean_commit, clean_control
+from .ledger import (
+    Ledger,
+    Outcome,
+    erased,
+    is_erasable,
+    is_logged,
+    is_prunable,
+    is_same_control,
+)
 from .locks import ThreadLock, deadline_of
 from .settle import StoredReward
 
@@ -30,6 +47,7 @@ class MemoryBanditStorage(BanditStorage):
         self._rewards: dict[str, dict[str, StoredReward]] = {}
         """By decision id, then by reward id."""
         self._adjustments: dict[str, Adjustment] = {}
+        self._control: dict[str, dict[str, Any]] = {}
 
     @classmethod
     def from_uri(cls, uri: str, **options: Any) -> MemoryBanditStorage:
@@ -107,14 +125,20 @@ class MemoryBanditStorage(BanditStorage):
         finally:
             self._lock.release()
 
-    def iter_log(self, bandit: str | None = None) -> Iterator[LogEntry]:
+    def iter_log(
+        self,
+        bandit: str | None = None,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> Iterator[LogEntry]:
         """Yield the log as it was at the call; see :meth:`BanditStorage.iter_log`."""
         self._lock.acquire(None)
         try:
             entries = [
                 LogEntry(write.decision, tuple(row.reward for row in self._rows(write.decision.id)))
                 for write in self._decisions.values()
-                if bandit in (None, write.decision.bandit) and not write.decision.is_pruned
+                if is_logged(write.decision, bandit, since, until)
             ]
         finally:
             self._lock.release()
@@ -143,15 +167,66 @@ class MemoryBanditStorage(BanditStorage):
         """Remove the details of old decisions; see :meth:`BanditStorage.prune`."""
         self._lock.acquire(None)
         try:
-            old = [
-                write
-                for write in self._decisions.values()
-                if write.decision.at < before and not write.decision.is_pruned
-            ]
-            for write in old:
-                pruned = DecisionWrite(write.decision.pruned(), write.delta)
-                self._decisions[write.decision.id] = pruned
-            return len(old)
+            old = (write.decision for write in self._decisions.values())
+            return self._change(
+                [one.id for one in old if is_prunable(one, before)], Decision.pruned
+            )
+        finally:
+            self._lock.release()
+
+    def erase(self, ids: Iterable[str], timeout: float | None = None) -> int:
+        """Remove subjects and contexts; see :meth:`BanditStorage.erase`.
+
+        :raises StorageTimeoutError: other threads kept it busy all the time
+        """
+        wanted = set(ids)
+        self._lock.acquire(deadline_of(timeout))
+        try:
+            known = self._decisions
+            found = [id_ for id_ in wanted if id_ in known and is_erasable(known[id_].decision)]
+            return self._change(found, erased)
+        finally:
+            self._lock.release()
+
+    def _change(self, ids: list[str], change: Callable[[Decision], Decision]) -> int:
+        for id_ in ids:
+            write = self._decisions[id_]
+            self._decisions[id_] = DecisionWrite(change(write.decision), write.delta)
+        return len(ids)
+
+    def read_control(self, timeout: float | None = None) -> Mapping[str, ControlState]:
+        """Return what was decided about bandits; see :meth:`BanditStorage.read_control`.
+
+        :raises StorageTimeoutError: other threads kept it busy all the time
+        """
+        self._lock.acquire(deadline_of(timeout))
+        try:
+            return deepcopy(self._control)
+        finally:
+            self._lock.release()
+
+    def write_control(
+        self,
+        bandit: str,
+        state: ControlState,
+        expected: ControlState | None,
+        timeout: float | None = None,
+    ) -> bool:
+        """Replace what is still as expected; see :meth:`BanditStorage.write_control`.
+
+        :raises StorageTimeoutError: other threads kept it busy all the time
+        :raises StorageError: a value cannot be stored
+        """
+        deadline = deadline_of(timeout)
+        # The name is checked with the rest: as a key.
+        clean = clean_control({bandit: state})
+        seen = None if expected is None else clean_control(expected)
+        self._lock.acquire(deadline)
+        try:
+            if not is_same_control(self._control.get(bandit), seen):
+                return False
+            self._control.update(clean)
+            return True
         finally:
             self._lock.release()
 

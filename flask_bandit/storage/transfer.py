@@ -12,12 +12,12 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from ..errors import StorageCorruptError, StorageError
 from ..model import Counts
-from .base import BanditStorage, Commit
-from .codec import INTEGER_SUMS, clean_commit, commit_from_record, commit_to_record
+from .base import BanditStorage, Commit, ControlState
+from .codec import clean_commit, clean_control, commit_from_record, commit_to_record, is_whole
 from .ledger import Ledger
 from .settle import CountKey
 
@@ -38,13 +38,22 @@ Progress = Callable[[int], object]
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
+class _Control(NamedTuple):
+    bandit: str
+    state: ControlState
+
+
 @dataclass(slots=True)
 class Tally:
-    """How many there were of each kind."""
+    """How many there were of each kind.
+
+    :param controls: bandits that operators decided something about
+    """
 
     decisions: int = 0
     rewards: int = 0
     adjustments: int = 0
+    controls: int = 0
 
     def add(self, commits: Iterable[Commit], among: frozenset[str] | None = None) -> None:
         """Count what is in some commits, each id once.
@@ -66,9 +75,12 @@ class Tally:
                 (self.decisions, "decision"),
                 (self.rewards, "reward"),
                 (self.adjustments, "adjustment"),
+                (self.controls, "control state"),
             )
+            # Most have none.
+            if count or what != "control state"
         ]
-        return f"{parts[0]}, {parts[1]} and {parts[2]}"
+        return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 @dataclass(slots=True)
@@ -105,6 +117,9 @@ def write_export(storage: BanditStorage, file: IO[bytes], progress: Progress = _
         return zlib.crc32(line, crc)
 
     crc = write({"format": FORMAT, "version": VERSION})
+    for bandit, state in storage.read_control().items():
+        crc = write({"control": {"bandit": bandit, "state": clean_control(state)}})
+        tally.controls += 1
     for commit in storage.iter_commits():
         crc = write(commit_to_record(clean_commit(commit)))
         commits += 1
@@ -119,6 +134,8 @@ def read_import(
     storage: BanditStorage, file: IO[bytes], name: str, progress: Progress = _ignore
 ) -> Imported:
     """Add what an export holds and the storage does not have yet.
+
+    What was decided about a bandit is taken over where nothing is stored about it.
 
     The whole file is checked first, so that nothing is taken from a damaged one.
 
@@ -144,7 +161,7 @@ def _import_checked(
     file.seek(start)
     imported = Imported()
     changed = "It has changed since it was checked, and a part of it was imported."
-    for batch in _batches(_read_export(file, name, changed)):
+    for batch in _batches(_take_control(storage, _read_export(file, name, changed), imported)):
         merged = Commit(
             tuple(write for commit in batch for write in commit.decisions),
             tuple(write for commit in batch for write in commit.rewards),
@@ -161,6 +178,18 @@ def _import_checked(
     return imported
 
 
+def _take_control(
+    storage: BanditStorage, items: Iterable[Commit | _Control], imported: Imported
+) -> Iterator[Commit]:
+    """Yield the commits, and store what is none."""
+    for item in items:
+        if isinstance(item, Commit):
+            yield item
+        else:
+            imported.read.controls += 1
+            imported.new.controls += storage.write_control(item.bandit, item.state, None)
+
+
 def _batches(commits: Iterable[Commit]) -> Iterator[list[Commit]]:
     batch: list[Commit] = []
     size = 0
@@ -174,9 +203,9 @@ def _batches(commits: Iterable[Commit]) -> Iterator[list[Commit]]:
         yield batch
 
 
-def _read_export(file: IO[bytes], name: str, consequence: str) -> Iterator[Commit]:
-    """Yield the commits in an export, and raise an error at the first line that is not of one."""
-    crc = number = 0
+def _read_export(file: IO[bytes], name: str, consequence: str) -> Iterator[Commit | _Control]:
+    """Yield what is in an export, and raise an error at the first line that is not of one."""
+    crc = number = commits = 0
     ended = False
     try:
         for number, ending in enumerate(file, 1):
@@ -189,8 +218,11 @@ def _read_export(file: IO[bytes], name: str, consequence: str) -> Iterator[Commi
                 _check_header(record)
             elif "end" in record:
                 ended = True
-                _check_end(record, number - 2, crc)
+                _check_end(record, commits, crc)
+            elif "control" in record:
+                yield _control_of(record)
             else:
+                commits += 1
                 yield _commit_of(record)
             crc = zlib.crc32(line, crc)
         if not ended:
@@ -235,6 +267,19 @@ def _check_end(record: dict[str, Any], commits: int, crc: int) -> None:
         raise ValueError(
             "the checksum does not match: a line above is not what was written, export it again"
         )
+
+
+def _control_of(record: dict[str, Any]) -> _Control:
+    try:
+        bandit, state = record["control"]["bandit"], record["control"]["state"]
+        if not isinstance(state, dict):
+            raise TypeError("the state is not an object")
+        # The name is checked with the rest: as a key.
+        return _Control(bandit, clean_control({bandit: state})[bandit])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"it is no control of a bandit ({error!r})") from None
+    except StorageError as error:
+        raise ValueError(str(error).rstrip(".")) from None
 
 
 def _commit_of(record: dict[str, Any]) -> Commit:
@@ -296,7 +341,7 @@ def _differences(
     problems = []
     for key in sorted({*counted, *sums}):
         count, total = counted.get(key, 0), sums.get(key, 0)
-        allowed = 0 if key.name in INTEGER_SUMS else AUDIT_TOLERANCE * sizes.get(key, 0)
+        allowed = 0 if is_whole(key.name) else AUDIT_TOLERANCE * sizes.get(key, 0)
         if not abs(count - total) <= allowed:
             problems.append(
                 f"{key.bandit!r} version {key.version}, arm {key.arm!r}: the count of {key.name!r}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from ..model import Counts, Decision
 from ..storage.base import Adjustment, BanditStorage, Commit, RewardWrite
 from ..storage.memory import MemoryBanditStorage
+from ..storage.transfer import read_import, write_export
 from .storage_samples import BANDIT, KEY, TWO, decision, decisions, earn, pull, reward, rewards
 
 OLD, NEW = 1_000.0, 2_000.0
@@ -42,6 +44,14 @@ def copy(source: BanditStorage, target: BanditStorage) -> None:
     """Send everything in ``source`` to ``target``."""
     for commit in source.iter_commits():
         target.commit(commit)
+
+
+def move(source: BanditStorage, target: BanditStorage) -> None:
+    """Export ``source`` and import it into ``target``."""
+    file = io.BytesIO()
+    write_export(source, file)
+    file.seek(0)
+    read_import(target, file, "export")
 
 
 def state(storage: BanditStorage) -> tuple[Counts, list[Any], list[Any]]:
@@ -164,6 +174,23 @@ class MoveTests:
         assert storage.read_counts()[KEY]["green"]["rewards"] == (
             counts[KEY]["green"]["rewards"] + 1
         )
+
+    def test_control_moves_where_there_is_none(self, storage: BanditStorage) -> None:
+        """By an export and an import, in both directions, however often."""
+        other = MemoryBanditStorage()
+        fill(storage)
+        storage.write_control(BANDIT, {"state": "paused", "weights": {"ü": 0.5}}, None)
+        storage.write_control("other", {"version": 4}, None)
+        other.write_control("other", {"version": 5}, None)
+        other.write_control("third", {}, None)
+        expected = {BANDIT: {"state": "paused", "weights": {"ü": 0.5}}, "other": {"version": 5}}
+        for _ in range(2):
+            move(storage, other)
+            assert other.read_control() == {**expected, "third": {}}
+            assert storage.read_control() == {**expected, "other": {"version": 4}}
+        move(other, storage)
+        assert storage.read_control() == {**expected, "other": {"version": 4}, "third": {}}
+        assert state(other) == state(storage)
 
     def test_what_is_pruned_moves_too(self, storage: BanditStorage) -> None:
         fill(storage)

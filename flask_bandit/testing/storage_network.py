@@ -12,7 +12,7 @@ import pytest
 from ..errors import StorageError
 from ..storage.base import BanditStorage, Commit
 from .proxy import Address, FaultProxy
-from .storage_samples import KEY, decision, decisions, earn, pull, reward
+from .storage_samples import BANDIT, KEY, decision, decisions, earn, pull, reward
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -78,6 +78,29 @@ class NetworkTests:
         assert number < 29, "a commit of that many round trips"
 
     @needs_server
+    def test_lost_answers_of_a_control_write_are_no_refusal(
+        self, remote: BanditStorage, proxy: FaultProxy
+    ) -> None:
+        """An error leaves open what is stored; who gets ``False`` knows that it is not."""
+        seen = None
+        for number in range(1, 30):
+            cuts = proxy.cuts
+            proxy.cut_answer(number)
+            try:
+                assert remote.write_control(BANDIT, {"n": number}, seen, 30.0)
+            except StorageError:
+                stored = remote.read_control(30.0).get(BANDIT)
+                assert stored in (seen, {"n": number})
+                remote.write_control(BANDIT, {"n": number}, seen, 30.0)
+            seen = {"n": number}
+            proxy.cut_answer(10**9)
+            assert remote.read_control(30.0) == {BANDIT: seen}
+            if proxy.cuts == cuts:
+                break
+        assert proxy.cuts >= 1
+        assert number < 29, "a write of that many round trips"
+
+    @needs_server
     def test_hanging_server_meets_the_deadline(
         self, remote: BanditStorage, proxy: FaultProxy
     ) -> None:
@@ -86,6 +109,9 @@ class NetworkTests:
             lambda: remote.commit(decisions(decision("hung")), DEADLINE),
             lambda: remote.read_counts(DEADLINE),
             lambda: remote.get_decisions(["first"], DEADLINE),
+            lambda: remote.erase(["first"], DEADLINE),
+            lambda: remote.read_control(DEADLINE),
+            lambda: remote.write_control(BANDIT, {"n": 1}, None, DEADLINE),
         ]
         for call in calls:
             started = time.monotonic()

@@ -97,6 +97,20 @@ def run_processes(work: Callable[..., None], arguments: Sequence[tuple[Any, ...]
     assert not failures, f"{len(failures)} processes failed, the first with:\n{failures[0]}"
 
 
+def kill_after(size: int, diary: Path, work: Callable[..., None], *args: Any) -> None:
+    """Run ``work(*args)`` in a process, and kill it -9 once ``diary`` has ``size`` bytes."""
+    process, connection = start_process(work, *args)
+    deadline = time.monotonic() + PATIENCE
+    while diary.stat().st_size < size:
+        assert process.is_alive(), connection.recv()
+        assert time.monotonic() < deadline, "the writer does not write"
+        time.sleep(0.0005)
+    process.kill()
+    process.join()
+    process.close()
+    connection.close()
+
+
 def write_own(make: StorageFactory, location: Path, worker: int, count: int) -> None:
     """Write ``count`` decisions and rewards that nobody else writes, in two commits each."""
     storage = make(location)
@@ -222,7 +236,8 @@ class ProcessTests:
         first = total = 0
         for _ in range(50):
             diary.write_bytes(b"")
-            self._kill_after(diary, tmp_path, first, chance.randint(0, 2000))
+            arguments = (self.make_storage, tmp_path, diary, first)
+            kill_after(chance.randint(0, 2000), diary, write_until_killed, *arguments)
             notes = [line.split() for line in diary.read_text().splitlines()]
             sent = {f"k{number}" for word, number in notes if word == "sent"}
             acknowledged = {f"k{number}" for word, number in notes if word == "done"}
@@ -236,18 +251,3 @@ class ProcessTests:
             storage.close()
             first += len(sent)
         assert total > 50, "the writers were killed before they wrote anything"
-
-    def _kill_after(self, diary: Path, location: Path, first: int, size: int) -> None:
-        """Kill a writer -9 once it has noted at least ``size`` bytes."""
-        process, connection = start_process(
-            write_until_killed, self.make_storage, location, diary, first
-        )
-        deadline = time.monotonic() + PATIENCE
-        while diary.stat().st_size < size:
-            assert process.is_alive(), connection.recv()
-            assert time.monotonic() < deadline, "the writer does not write"
-            time.sleep(0.0005)
-        process.kill()
-        process.join()
-        process.close()
-        connection.close()

@@ -15,6 +15,9 @@ import pytest
 from ..errors import StorageError
 from ..model import BanditKey, Decision, LogEntry, Reward
 from ..storage.base import Adjustment, BanditStorage, Commit, RewardWrite
+from .storage_control import ControlTests
+from .storage_erase import EraseTests
+from .storage_goals import GoalTests
 from .storage_moves import MoveTests
 from .storage_network import NetworkTests
 from .storage_processes import ProcessTests, needs_durable
@@ -34,7 +37,9 @@ from .storage_samples import (
 )
 
 
-class StorageSuite(ProcessTests, MoveTests, ResentTests, NetworkTests):
+class StorageSuite(
+    ControlTests, EraseTests, GoalTests, ProcessTests, MoveTests, ResentTests, NetworkTests
+):
     """Tests of everything that :class:`BanditStorage` guarantees.
 
     Inherit it in a class of your tests, at the top level of a module, and override

@@ -10,11 +10,23 @@ from ..errors import BanditError
 from ..migration import flask_mab_adjustments
 from ..storage.base import Commit
 from .cli_data import db_cli, export, import_, opened_storage, prune, storage_cli
+from .cli_life import COMMANDS
+from .cli_simulate import simulate_command
+from .cli_subject import subject_cli
 from .state import AppState, app_state
 from .wiring import wiring_problems
 
 bandit_cli = AppGroup("bandit", help="Look after the app's bandit experiments.")
-for command in (export, import_, prune, storage_cli, db_cli):
+for command in (
+    *COMMANDS,
+    export,
+    import_,
+    prune,
+    simulate_command,
+    subject_cli,
+    storage_cli,
+    db_cli,
+):
     bandit_cli.add_command(command)
 
 

@@ -21,6 +21,7 @@ from flask.cli import AppGroup, with_appcontext
 from ..errors import BanditError
 from ..storage.base import BanditStorage, Commit
 from ..storage.transfer import BATCH, audit, read_import, write_export
+from ..windows import GRACE
 from .state import app_state
 
 storage_cli = AppGroup("storage", help="Look after the storage.")
@@ -60,7 +61,7 @@ def export(file: str, force: bool) -> None:
             for arms in storage.read_counts().values()
             for row in arms.values()
         )
-        with _output(file, force) as output, _progress("Exporting", pulls) as progress:
+        with _output(file, force) as output, progress_bar("Exporting", pulls) as progress:
             tally = write_export(storage, output, progress)
     click.echo(f"Exported {tally}.", err=file == "-")
 
@@ -102,7 +103,11 @@ def import_(file: str) -> None:
     What is there already is not added again, so a later export of the same storage adds what is
     new. Of a file that is damaged or cut off nothing is added.
     """
-    with opened_storage() as storage, _input(file) as content, _progress("Importing") as progress:
+    with (
+        opened_storage() as storage,
+        _input(file) as content,
+        progress_bar("Importing") as progress,
+    ):
         name = "standard input" if file == "-" else file
         imported = read_import(storage, content, name, progress)
     click.echo(f"Read {imported.read}; new: {imported.new}.")
@@ -124,7 +129,7 @@ def _input(file: str) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _progress(label: str, length: int | None = None) -> Iterator[Callable[[int], object]]:
+def progress_bar(label: str, length: int | None = None) -> Iterator[Callable[[int], object]]:
     """Show how far it is, if somebody looks at a terminal."""
     if not sys.stderr.isatty():
         yield lambda count: None
@@ -157,6 +162,38 @@ def _moment(context: click.Context, parameter: click.Parameter, value: str) -> f
     return before
 
 
+def _spared(before: float) -> float:
+    """Return a time that is early enough for every reward window to be over."""
+    windows = {
+        name: bandit.options.reward_window
+        for name, bandit in app_state().bandits.items()
+        if bandit.options.reward_window is not None
+    }
+    if not windows:
+        return before
+    name = max(windows, key=windows.__getitem__)
+    over = time.time() - windows[name] - GRACE
+    if before > over:
+        click.echo(
+            f"note: decisions since {_in_words(over)} are kept: the reward window of {name!r} may"
+            " be open.",
+            err=True,
+        )
+    return min(before, over)
+
+
+def _close_windows() -> None:
+    """Let policies learn from what is about to be pruned; afterwards they cannot."""
+    state = app_state()
+    for name in state.bandits:
+        # From the beginning: an import may have brought older decisions.
+        state.closer.close(name, again=True)
+
+
+def _in_words(moment: float) -> str:
+    return datetime.fromtimestamp(moment, timezone.utc).isoformat(timespec="seconds")
+
+
 @click.command("prune")
 @click.option(
     "--before",
@@ -171,9 +208,14 @@ def prune(before: float, yes: bool) -> None:
     """Remove the details of decisions made before a DATE. The counts stay.
 
     Contexts, subjects and probabilities are removed. What is needed to count once stays.
+
+    Where a bandit has a reward_window, windows that are over are closed first, so that the policy
+    learns from what is pruned; and decisions of any bandit that are younger than the longest window
+    are kept, whatever the DATE, since theirs may be open.
     """
     with opened_storage() as storage:
-        when = datetime.fromtimestamp(before, timezone.utc).isoformat()
+        before = _spared(before)
+        when = _in_words(before)
         if not yes:
             count = sum(entry.decision.at < before for entry in storage.iter_log())
             if not count:
@@ -184,6 +226,7 @@ def prune(before: float, yes: bool) -> None:
                 " undone.",
                 abort=True,
             )
+        _close_windows()
         click.echo(f"Removed the details of {_decisions(storage.prune(before))}.")
 
 

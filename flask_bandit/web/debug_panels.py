@@ -10,8 +10,8 @@ from flask_debugtoolbar.panels import DebugPanel
 from jinja2 import Environment, PackageLoader
 
 from ..errors import BanditError
+from .request import RequestState, current_request_state
 from .state import AppState, app_state
-from .visit import RequestState, current_request_state
 
 _HOW = {
     "decided": "drawn for this visitor now, and counted",
@@ -61,7 +61,7 @@ class BanditDebugPanel(DebugPanel):  # type: ignore[misc]
         self._raw = request.cookies.get(state.config.cookie_name, "")
         self._current = current_request_state(state, request_ctx.request)
         if self._current is not None:
-            self._current.commit(response)
+            self._current.finish(response)
 
     def content(self) -> str:
         """Return the panel's HTML."""

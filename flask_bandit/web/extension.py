@@ -6,28 +6,33 @@ import time
 import types
 import weakref
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any, cast
-from urllib.parse import quote
+from typing import Any, TypeVar
 
 from flask import Flask, Response, has_app_context, request
 from flask.globals import request_ctx
 from werkzeug.exceptions import HTTPException
-from werkzeug.http import dump_cookie
 
 from ..bandits import Bandit
 from ..engine import logger
 from ..errors import BanditError, ConfigurationError
 from ..model import ArmStats
-from . import decorators, visit
-from .assignments import CookieContent
+from . import beacon, decorators, templating, tokens
+from .headers import set_headers
+from .hooks import Hooks
+from .outside import SubjectVisit
+from .request import (
+    FINISHED,
+    IN_ERROR_HANDLER,
+    current_request_state,
+    request_state,
+    reward,
+    suggest_arm_for,
+)
 from .state import EXTENSION_KEY, AppState, app_state
-from .visit import FINISHED, IN_ERROR_HANDLER, RequestState, current_request_state
-from .visitors import Counting
+from .totals import read_stats
 from .wiring import wiring_problems
 
-MAX_COOKIE = 4093
-MAX_DEBUG_HEADER = 1000
+Hook = TypeVar("Hook", bound=Callable[[], Any])
 
 
 class BanditMiddleware:
@@ -38,11 +43,15 @@ class BanditMiddleware:
 
     choose_arm = staticmethod(decorators.choose_arm)
     reward_endpt = staticmethod(decorators.reward_endpt)
-    suggest_arm_for = staticmethod(visit.suggest_arm_for)
-    reward = staticmethod(visit.reward)
+    reward_and_redirect = staticmethod(decorators.reward_and_redirect)
+    reward_token = staticmethod(tokens.reward_token)
+    reward_blueprint = staticmethod(beacon.reward_blueprint)
+    suggest_arm_for = staticmethod(suggest_arm_for)
+    reward = staticmethod(reward)
 
     def __init__(self, app: Flask | None = None) -> None:
         self._bandits: dict[str, Bandit] = {}
+        self._hooks = Hooks()
         self._apps: weakref.WeakSet[Flask] = weakref.WeakSet()
         if app is not None:
             self.init_app(app)
@@ -53,7 +62,9 @@ class BanditMiddleware:
         Reads ``MAB_STORAGE_URI``, ``MAB_STORAGE_ENGINE``, ``MAB_STORAGE_OPTS``,
         ``MAB_STORAGE_TIMEOUT``, ``MAB_SQL_AUTO_MIGRATE``, ``MAB_STATS_TTL``, ``MAB_COOKIE_NAME``,
         ``MAB_COOKIE_PATH``, ``MAB_COOKIE_DOMAIN``, ``MAB_COOKIE_TTL``, ``MAB_COOKIE_SECURE``,
-        ``MAB_COOKIE_SAMESITE``, ``MAB_DEBUG_HEADERS`` and ``MAB_BANDITS``, and Flask's
+        ``MAB_COOKIE_SAMESITE``, ``MAB_DEBUG_HEADERS``, ``MAB_BANDITS``, ``MAB_ENABLED``,
+        ``MAB_CONTROL_TTL``, ``MAB_OVERRIDES``, ``MAB_SUBJECT_KEY``, ``MAB_TOKEN_TTL``, ``MAB_BOTS``,
+        ``MAB_EXCLUDED_NETWORKS``, ``MAB_NETWORK_LIMIT`` and ``MAB_NETWORK_LIMIT_URI``, and Flask's
         ``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``.
 
         :raises ConfigurationError: the app has bandits already
@@ -63,7 +74,7 @@ class BanditMiddleware:
                 "init_app was called twice for this app: one BanditMiddleware is enough, and its "
                 "add_bandit() takes any number of bandits"
             )
-        state = app.extensions[EXTENSION_KEY] = AppState(app)
+        state = app.extensions[EXTENSION_KEY] = AppState(app, self._hooks)
         for name, bandit in self._bandits.items():
             state.registry.add(name, bandit)
         self._apps.add(app)
@@ -79,17 +90,92 @@ class BanditMiddleware:
             app_state(app).registry.add(name, bandit)
         self._bandits[name] = bandit
 
-    def stats(self, name: str) -> dict[str, ArmStats]:
+    def subject_loader(self, function: Hook) -> Hook:
+        """Let a function tell who is signed in: it returns the user's id, or ``None``.
+
+        A known user has the same arm on every device. Without a function, Flask-Login's current
+        user is taken where that extension is active. The id is stored as a keyed pseudonym.
+        """
+        self._hooks.subject = function
+        return function
+
+    def consent_loader(self, function: Hook) -> Hook:
+        """Let a function tell whether the visitor has consented to be remembered and counted.
+
+        Where it returns false, nothing is stored, no cookie is set, and the control is shown.
+        """
+        self._hooks.consent = function
+        return function
+
+    def visitor_filter(self, function: Hook) -> Hook:
+        """Let a function tell whether to count the visitor; others get an arm uncounted."""
+        self._hooks.visitor_filter = function
+        return function
+
+    def override_guard(self, function: Hook) -> Hook:
+        """Let a function tell who may pick an arm by ``?mab_<bandit>=<arm>``, for a look at it.
+
+        Without one, ``MAB_OVERRIDES`` says so.
+        """
+        self._hooks.override = function
+        return function
+
+    def visit(self, subject: object) -> SubjectVisit:
+        """Choose and reward for a known user outside a request, as in a job or for a mail.
+
+        A context manager: rewards are stored when it ends, and not if it ends by an exception.
+        Outside an app context, the extension's only app is meant.
+
+        :param subject: the user's id, as the subject loader returns it
+        """
+        return SubjectVisit(self._state(), str(subject))
+
+    def forget(self) -> bool:
+        """Erase what is stored about this request's visitor, and delete the cookie.
+
+        Counts stay: what is erased is the subject and the context of their decisions. Nothing
+        else that this request chose or earned is stored.
+
+        :return: False if the storage is down, so that only the cookie is deleted
+        """
+        return request_state().forget()
+
+    def reward_by_token(
+        self, token: str, value: float = 1.0, *, goal: str | None = None, event: str = ""
+    ) -> bool:
+        """Reward the decision that a token is for, from wherever: a webhook, a job, a form.
+
+        It is stored at once, once per decision and goal, whoever else has rewarded it. A token
+        that overtakes its decision waits for it in the storage. Outside an app context, the
+        extension's only app is meant.
+
+        :param token: from :meth:`reward_token`
+        :param value: a finite number that the bandit can learn from
+        :param goal: the goal that the token has to be for
+        :param event: for goals that count every time: an id of what happened, so that telling it
+            twice counts once
+        :return: True if it was new; False if it counted before, or the bandit is archived
+        :raises TokenError: this app did not sign it, it has expired, or it is for another goal
+        :raises UnknownBanditError: its bandit is gone
+        :raises ValueError: a value that the bandit cannot learn from
+        :raises StorageError: the storage is down; bring the token again later
+        """
+        return tokens.reward_by_token(self._state(), token, value, goal, event)
+
+    def stats(
+        self, name: str, *, version: int | None = None, goal: str | None = None
+    ) -> dict[str, ArmStats]:
         """Read a bandit's counts from storage, by arm id.
 
         Outside an app context, the extension's only app is meant.
 
+        :param version: one before a reset; then arms that the code has no more follow the others
+        :param goal: whose rewards to read; the bandit's own if left out. The pulls are the arm's
         :raises UnknownBanditError: no bandit has that name
+        :raises ValueError: there is no such version
         :raises StorageError: the storage is down
         """
-        state = self._state()
-        state.bandits.require(name)
-        return state.engine.stats()[name]
+        return read_stats(self._state(), name, version, goal)
 
     def healthcheck(self) -> dict[str, Any]:
         """Tell whether decisions and rewards are recorded, for a view such as ``/healthz``.
@@ -142,6 +228,7 @@ def _hook_into(app: Flask, state: AppState) -> None:
     hook has not the last word on headers, and none sees an exception that escapes.
     """
     app.before_request(_wiring_check(app, state))
+    templating.add_globals(app)
     methods: dict[str, Callable[..., Callable[..., Any]]] = {
         "process_response": _finishing,
         "handle_user_exception": _marking_errors,
@@ -183,8 +270,8 @@ def _finishing(process_response: Callable[..., Response], state: AppState) -> Ca
         answered = request_ctx.request
         current = current_request_state(state, answered)
         if current is not None:
-            current.commit(response)
-            _set_headers(current, response)
+            current.finish(response)
+            set_headers(current, response)
         setattr(answered, FINISHED, True)
         return response
 
@@ -220,120 +307,3 @@ def _save_decisions(state: AppState) -> None:
     current = current_request_state(state, request_ctx.request)
     if current is not None:
         current.commit_after_exception()
-
-
-def _set_headers(current: RequestState, response: Response) -> None:
-    if not current.is_loaded:
-        return
-    _keep_out_of_shared_caches(response)
-    config = current.state.config
-    if _wants_cookie(current):
-        _set_cookie(current, response)
-    debug = current.state.app.debug if config.debug_headers is None else config.debug_headers
-    if debug:
-        response.headers["X-MAB-Debug"] = _debug_header(current)
-
-
-def _keep_out_of_shared_caches(response: Response) -> None:
-    headers = response.headers
-    present = {name.lower() for name, _ in headers}
-    if "vary" not in present and "cache-control" not in present:
-        headers.extend((("Vary", "Cookie"), ("Cache-Control", "private")))
-        return
-    for name in ("Vary", "Cache-Control"):
-        lines = headers.getlist(name)
-        if len(lines) > 1:  # werkzeug reads the first line only, and would drop the others
-            headers[name] = ", ".join(lines)
-    if "Vary" in headers:
-        response.vary.add("Cookie")
-    else:
-        headers["Vary"] = "Cookie"
-    if "Cache-Control" in headers:
-        response.cache_control.public = False
-        # None, not False: werkzeug would write "s-maxage=False".
-        cast(Any, response.cache_control).s_maxage = None
-        response.cache_control.private = True
-    else:
-        headers["Cache-Control"] = "private"
-
-
-def _wants_cookie(current: RequestState) -> bool:
-    cookie = current.cookie
-    if current.is_changed:
-        return True
-    if current.counting is not Counting.COUNTED or not cookie.assignments:
-        return False
-    if current.state.engine.is_storage_down:
-        return False
-    half_life = current.state.config.cookie_ttl / 2
-    return cookie.outdated or time.time() - cookie.issued_at > half_life
-
-
-def _set_cookie(current: RequestState, response: Response) -> None:
-    cookie = current.cookie
-    cookie.issued_at = int(time.time())
-    header, dropped = _fitting_cookie(current, cookie)
-    if dropped:
-        logger.warning(
-            "The cookie would pass %s bytes, so its oldest assignments were dropped: %s. Their "
-            "decisions count no second time, but their arms may change: use shorter arm ids or "
-            "remove finished bandits.",
-            MAX_COOKIE,
-            ", ".join(dropped),
-        )
-    response.headers.add("Set-Cookie", header)
-    current.is_changed = False
-
-
-@lru_cache
-def _cookie_attributes(
-    ttl: int, path: str, domain: str | None, samesite: str | None, secure: bool
-) -> str:
-    """Return what follows a cookie's value; the same for all visitors."""
-    # Without Expires, which would change each second, and which nothing reads beside Max-Age.
-    header = dump_cookie(
-        "_",
-        max_age=ttl,
-        path=path,
-        domain=domain,
-        secure=secure,
-        httponly=True,
-        sync_expires=False,
-        samesite=samesite,
-    )
-    return header.removeprefix("_=")
-
-
-def _fitting_cookie(current: RequestState, cookie: CookieContent) -> tuple[str, list[str]]:
-    config = current.state.config
-    secure = current.request.is_secure if config.cookie_secure is None else config.cookie_secure
-    dropped: list[str] = []
-    attributes = _cookie_attributes(
-        config.cookie_ttl, config.cookie_path, config.cookie_domain, config.cookie_samesite, secure
-    )
-    while True:
-        # The signed text is URL-safe base64, which needs no quoting.
-        header = f"{config.cookie_name}={current.state.codec.dumps(cookie)}{attributes}"
-        if len(header.encode()) <= MAX_COOKIE or not cookie.assignments:
-            return header, dropped
-        oldest = next(iter(cookie.assignments))
-        del cookie.assignments[oldest]
-        dropped.append(oldest)
-
-
-def _debug_header(current: RequestState) -> str:
-    hows = {shown.how for shown in current.shown.values()}
-    if "control" in hows:
-        word = "CONTROL"
-    elif "uncounted" in hows:
-        word = "UNCOUNTED"
-    elif hows & {"decided", "prefetch"}:
-        word = "STORE"
-    else:
-        word = "SAVED"
-    arms = {name: held.arm for name, held in current.cookie.assignments.items()}
-    arms.update((name, shown.arm) for name, shown in current.shown.items())
-    # Percent-encoded, since a header is Latin-1 and an arm may be in any script.
-    pairs = ";".join(f"{quote(name, safe='')}:{quote(arm, safe='')}" for name, arm in arms.items())
-    text = f"{word}; {pairs}"
-    return text if len(text) <= MAX_DEBUG_HEADER else text[: MAX_DEBUG_HEADER - 3] + "..."

@@ -9,6 +9,7 @@ from flask import Flask
 
 from ..errors import UnknownBanditError
 from .decorators import MARK, WRAPPERS, Mark
+from .earned import goal_of
 from .registry import BanditRegistry
 
 
@@ -70,12 +71,14 @@ def _argument_problems(app: Flask, endpoint: str, marks: tuple[Mark, ...]) -> It
 def _reward_problems(
     endpoint: str, marks: tuple[Mark, ...], bandits: BanditRegistry
 ) -> Iterator[str]:
-    totals: dict[str, float] = {}
+    totals: dict[tuple[str, str | None], float] = {}
     for mark in marks:
         if mark.value is not None and mark.bandit in bandits:
-            totals[mark.bandit] = totals.get(mark.bandit, 0.0) + mark.value
-    for name, total in totals.items():
+            own = mark.goal == bandits[mark.bandit].options.goal
+            key = (mark.bandit, None if own else mark.goal)
+            totals[key] = totals.get(key, 0.0) + mark.value
+    for (name, goal), total in totals.items():
         try:
-            bandits[name].check_reward(total)
+            bandits[name].check_reward(total, goal_of(bandits[name], goal))
         except ValueError as error:
             yield f"the view {endpoint!r} rewards {name!r} with {total:g}: {error}"

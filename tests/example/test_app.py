@@ -148,7 +148,7 @@ def test_the_best_arms_get_the_traffic(monkeypatch: pytest.MonkeyPatch) -> None:
     # 0.3 % of the runs fail (26 of 10,000 simulated ones); uniform traffic never passes.
     rng = random.Random(20)
     monkeypatch.setattr(
-        "flask_bandit.web.visit.new_visitor",
+        "flask_bandit.web.holding.new_visitor",
         lambda: base64.urlsafe_b64encode(rng.randbytes(16)).decode()[:22],
     )
     seen = last_quarter(rng, 1000)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,13 +12,15 @@ import pytest
 from flask_bandit.errors import StorageCorruptError, StorageError
 from flask_bandit.model import Counts, LogEntry
 from flask_bandit.storage import JSONBanditStorage
-from flask_bandit.storage.base import Commit
+from flask_bandit.storage.base import Commit, ControlState
 from flask_bandit.storage.json_file import storage as json_file
 from flask_bandit.testing.storage_samples import decision, decisions, earn, pull, reward
 
 NAME = "bandits.json"
 LOG = f"{NAME}.log"
 COMMITS = 12
+CONTROLS = (2, 6, 11)
+"""Which of them are no commits."""
 AFTER = decisions(decision("after"))
 
 Files = dict[str, bytes]
@@ -27,6 +29,10 @@ Files = dict[str, bytes]
 class State(NamedTuple):
     counts: Counts
     log: list[LogEntry]
+    control: Mapping[str, ControlState]
+
+
+EMPTY = State({}, [], {})
 
 
 class Written(NamedTuple):
@@ -45,14 +51,23 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     result = Written([], [])
     for number in range(COMMITS):
         made = decision(f"d{number}", ("green", "rot", "אדום")[number % 3], context={"n": number})
-        storage.commit(Commit((pull(made),), (earn(reward(made)),) if number % 2 else ()))
-        result.states.append(State(dict(storage.read_counts()), list(storage.iter_log())))
+        if number in CONTROLS:
+            storage.write_control(
+                "color_btn", {"n": number}, storage.read_control().get("color_btn")
+            )
+        else:
+            storage.commit(Commit((pull(made),), (earn(reward(made)),) if number % 2 else ()))
+        result.states.append(state_of(storage))
         if number % 4 == 3:
             storage.close()
         result.files.append({file.name: file.read_bytes() for file in folder.iterdir()})
     storage.close()
     patch.undo()
     return result
+
+
+def state_of(storage: JSONBanditStorage) -> State:
+    return State(dict(storage.read_counts()), list(storage.iter_log()), storage.read_control())
 
 
 def put(folder: Path, files: Files) -> Path:
@@ -65,7 +80,7 @@ def put(folder: Path, files: Files) -> Path:
 def read(path: Path) -> State:
     storage = JSONBanditStorage(path)
     try:
-        state = State(dict(storage.read_counts()), list(storage.iter_log()))
+        state = state_of(storage)
         ids = [entry.decision.id for entry in state.log]
         assert list(storage.get_decisions(ids).values()) == [e.decision for e in state.log]
         return state
@@ -113,7 +128,7 @@ def test_random_damage(written: Written, tmp_path: Path, seed: int) -> None:
         path = put(folder, files)
         states: list[State] = []
         if error_of(lambda: states.append(read(path)), folder) is None:  # noqa: B023
-            assert states[0] in [State({}, []), *written.states]
+            assert states[0] in [EMPTY, *written.states]
         storage = JSONBanditStorage(path)
         if error_of(lambda: storage.commit(AFTER), folder):  # noqa: B023
             errors += 1
@@ -135,13 +150,13 @@ def test_every_truncation_keeps_the_whole_lines(written: Written, tmp_path: Path
     for size in range(len(content) + 1):
         path = put(tmp_path / str(size), {LOG: content[:size]})
         lines = content[:size].count(b"\n")
-        expected = [State({}, []), State({}, []), *written.states][lines]
+        expected = [EMPTY, EMPTY, *written.states][lines]
         assert read(path) == expected, size
         storage = JSONBanditStorage(path)
         storage.commit(AFTER)
         # Only a whole line whose newline is missing is kept and completed.
         complete = size < len(content) and content[size : size + 1] == b"\n"
-        expected_log = [*([State({}, []), State({}, []), *written.states][lines + complete].log)]
+        expected_log = [*([EMPTY, EMPTY, *written.states][lines + complete].log)]
         assert [e.decision.id for e in storage.iter_log()] == [
             *(e.decision.id for e in expected_log),
             "after",

@@ -293,16 +293,16 @@ def test_replaced_by_a_copy_while_it_is_pruned(
     """Commits that went to the copy are not in the file that is being read: nothing is lost."""
     write(storage, 5)
     other = JSONBanditStorage(path)
-    copy = history.Pruning.copy
+    copy = history.Rewriting.copy
 
-    def meanwhile(self: history.Pruning, end: int) -> None:
+    def meanwhile(self: history.Rewriting, end: int) -> None:
         monkeypatch.undo()
         copy(self, end)
         path.with_name("copy").write_bytes(log_of(path).read_bytes())
         os.replace(path.with_name("copy"), log_of(path))
         write(other, 1, first=5)
 
-    monkeypatch.setattr(history.Pruning, "copy", meanwhile)
+    monkeypatch.setattr(history.Rewriting, "copy", meanwhile)
     with pytest.raises(StorageError, match="Try again"):
         storage.prune(1e12)
     assert pulls(storage) == pulls(other) == 6
@@ -315,16 +315,16 @@ def test_commits_go_on_while_the_log_is_rewritten(
 ) -> None:
     write(storage, 5)
     other = JSONBanditStorage(path)
-    copy = history.Pruning.copy
+    copy = history.Rewriting.copy
 
-    def meanwhile(self: history.Pruning, end: int) -> None:
+    def meanwhile(self: history.Rewriting, end: int) -> None:
         monkeypatch.undo()
         write(other, 1, first=5)
         copy(self, end)
         write(other, 1, first=6)
         assert self.count == 5
 
-    monkeypatch.setattr(history.Pruning, "copy", meanwhile)
+    monkeypatch.setattr(history.Rewriting, "copy", meanwhile)
     assert storage.prune(1e12) == 7
     assert pulls(other) == pulls(storage) == 7
     assert list(other.iter_log()) == []

@@ -42,6 +42,9 @@ def test_timeout() -> None:
         lambda: storage.commit(decisions(decision("d")), 0.01),
         lambda: storage.read_counts(0.01),
         lambda: storage.get_decisions(["d"], 0.01),
+        lambda: storage.erase(["d"], 0.01),
+        lambda: storage.read_control(0.01),
+        lambda: storage.write_control("b", {}, None, 0.01),
     ):
         with pytest.raises(StorageTimeoutError, match="until the deadline"):
             call()

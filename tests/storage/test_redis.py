@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,15 +13,15 @@ from typing import Any
 
 import pytest
 import redis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from flask_bandit.errors import ConfigurationError, StorageCorruptError, StorageError
-from flask_bandit.model import BanditKey, StatsDelta
+from flask_bandit.model import BanditKey, Decision, StatsDelta
 from flask_bandit.plugins import storage_from_uri
-from flask_bandit.storage import MemoryBanditStorage
+from flask_bandit.storage import BanditStorage, MemoryBanditStorage
 from flask_bandit.storage.base import Adjustment, Commit, DecisionWrite, RewardWrite
-from flask_bandit.storage.redis import RedisBanditStorage
+from flask_bandit.storage.redis import RedisBanditStorage, log
 from flask_bandit.testing import StorageSuite
 from flask_bandit.testing.storage_moves import copy, fill, state
 from flask_bandit.testing.storage_samples import (
@@ -35,7 +37,7 @@ from flask_bandit.testing.storage_samples import (
 )
 from tests.servers.redis import RedisServer, free_port
 
-KEYS = ("counts", "decisions", "rewards", "links", "waiting", "adjustments", "log")
+KEYS = ("counts", "decisions", "rewards", "links", "waiting", "adjustments", "log", "times")
 
 StartRedis = Callable[..., RedisServer]
 
@@ -64,6 +66,27 @@ class TestRedisByBandit(TestRedis):
     one in the middle: a value that cannot be stored is refused before anything is sent."""
 
     shard_by = "bandit"
+
+    @pytest.mark.parametrize("bandit", [None, "even", "odd", "unknown"])
+    @pytest.mark.parametrize(("since", "until"), [(None, None), (1002.0, None), (1001.0, 1003.0)])
+    def test_log_by_time(
+        self, storage: BanditStorage, since: float | None, until: float | None, bandit: str | None
+    ) -> None:
+        """In the stored order of each bandit; of two in one millisecond it is that of names."""
+        made = [
+            decision(f"d{number}", bandit=("even", "odd")[number % 2], at=1000.0 + number / 2)
+            for number in (7, 3, 4, 5, 6, 0, 1, 2, 8)
+        ]
+        storage.commit(decisions(*made))
+        found = [e.decision for e in storage.iter_log(bandit, since=since, until=until)]
+        assert sorted(found, key=lambda one: one.bandit) == [
+            one
+            for name in ("even", "odd")
+            for one in made
+            if one.bandit == name and bandit in (None, name)
+            if since is None or one.at >= since
+            if until is None or one.at < until
+        ]
 
 
 @pytest.fixture
@@ -196,6 +219,165 @@ def test_a_commit_larger_than_a_script_s_stack(storage: RedisBanditStorage) -> N
     assert storage.read_counts()[KEY]["green"]["rewards"] == 9000
 
 
+# The log of a stretch of time
+
+
+def test_a_stretch_of_time_is_read_without_the_rest(start_redis: StartRedis) -> None:
+    server = start_redis()
+    storage = RedisBanditStorage(server.uri)
+    made = [decision(f"d{number}", at=float(number)) for number in range(10_000)]
+    for start in range(0, len(made), 400):
+        storage.commit(decisions(*made[start : start + 400]))
+    late = decision("late", at=3000.5)
+    storage.commit(decisions(late))
+    with server.client() as client:
+        # Blocks of a thousand, and two pages in each; the late one makes the last one wide.
+        for since, until, pages, expected in (
+            (9_990.0, None, 1, made[9_990:]),
+            (9_998.0, None, 1, made[9_998:]),
+            (None, 3.0, 2, made[:3]),
+            (4_999.0, 5_001.0, 5, made[4_999:5_001]),
+            (3_000.0, 3_001.0, 3, [made[3000], late]),
+            (20_000.0, None, 0, []),
+        ):
+            client.config_resetstat()
+            found = [entry.decision for entry in storage.iter_log(since=since, until=until)]
+            assert found == expected
+            stats = client.info("commandstats")
+            calls = stats.get("cmdstat_hmget", {"calls": 0})["calls"]
+            assert calls <= 2 * (pages + 2), "each page asks for decisions and for links"
+    storage.close()
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    batches=st.lists(
+        st.tuples(st.lists(st.integers(0, 9), min_size=1, max_size=5), st.booleans()), max_size=7
+    ),
+    since=st.none() | st.integers(0, 9),
+    until=st.none() | st.integers(1, 10),
+)
+@example([([1], True), ([5], False)], 5, None)
+@example([([1, 1, 1], True), ([5], False)], 5, None)
+@example([([5], False), ([1], True)], 5, None)
+@example([([5, 1, 1, 1], True)], 5, None)
+@example([([1, 5, 5, 5], True)], None, 5)
+def test_the_log_of_a_time_whatever_was_noted(
+    redis_server: RedisServer,
+    batches: list[tuple[list[int], bool]],
+    since: float | None,
+    until: float | None,
+) -> None:
+    """Blocks of three, and commits by a version of this library that noted no times."""
+    storage = RedisBanditStorage(redis_server.uri, uuid.uuid4().hex)
+    text = storage._commit_script.text.replace(b"BLOCK = 1000", b"BLOCK = 3")
+    forgetful = text.replace(b"pairs(blocks)", b"pairs({})")
+    assert len({storage._commit_script.text, text, forgetful}) == 3
+    made: list[Decision] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log, "BLOCK", 3)
+        for times, noted in batches:
+            script = text if noted else forgetful
+            storage._commit_script.text = script
+            storage._commit_script.sha = hashlib.sha1(script).hexdigest()
+            batch = [decision(f"d{len(made) + n}", at=float(at)) for n, at in enumerate(times)]
+            storage.commit(decisions(*batch))
+            made += batch
+        assert [entry.decision for entry in storage.iter_log(since=since, until=until)] == [
+            one
+            for one in made
+            if (since is None or one.at >= since) and (until is None or one.at < until)
+        ]
+    storage.close()
+
+
+def test_times_that_are_not_of_this_library(
+    storage: RedisBanditStorage, client: Any, prefix: str
+) -> None:
+    storage.commit(decisions(decision("1")))
+    client.hset(f"{{{prefix}}}:times", "0", "{}")
+    before = state(storage)
+    with pytest.raises(StorageError, match="times of block 0"):
+        storage.commit(decisions(decision("2")))
+    with pytest.raises(StorageCorruptError, match="times of block"):
+        list(storage.iter_log(since=1.0))
+    assert state(storage) == before
+
+
+# Control states, and people who go
+
+
+@pytest.mark.parametrize("value", ["", "text", "{}", "1\x1e[]", "1\x1e{", "1\x1e{}\x1e"])
+def test_a_control_state_that_is_not_of_this_library(
+    storage: RedisBanditStorage, client: Any, prefix: str, value: str
+) -> None:
+    client.hset(f"{{{prefix}}}:control", BANDIT, value)
+    with pytest.raises(StorageCorruptError, match=BANDIT):
+        storage.read_control()
+    assert not storage.write_control(BANDIT, {"a": 1}, {"b": 1})
+
+
+@pytest.mark.parametrize("shard_by", [None, "bandit"])
+def test_a_control_key_of_another_type(
+    redis_server: RedisServer, client: Any, prefix: str, shard_by: str | None
+) -> None:
+    storage = RedisBanditStorage(redis_server.uri, prefix, shard_by)
+    client.set(f"{{{prefix}}}:control", "not mine")
+    for call in (storage.read_control, lambda: storage.write_control(BANDIT, {}, None)):
+        with pytest.raises(StorageError, match="give each application its own prefix"):
+            call()
+    storage.commit(decisions(decision("1")))
+    storage.close()
+
+
+@pytest.mark.parametrize("shard_by", [None, "bandit"])
+def test_calls_of_control(start_redis: StartRedis, shard_by: str | None) -> None:
+    """The states of all bandits are read, and one is written, in a single call."""
+    server = start_redis()
+    storage = RedisBanditStorage(server.uri, "shop", shard_by)
+    names = [f"b{number}" for number in range(10)]
+    for name in names:
+        assert storage.write_control(name, {"state": "paused"}, None)
+    with server.client() as client:
+        client.script_flush()
+        assert storage.write_control("b0", {"state": "running"}, {"state": "paused"})
+        client.config_resetstat()
+        assert not storage.write_control("b0", {}, {"state": "paused"})
+        assert len(storage.read_control()) == 10
+        stats = client.info("commandstats")
+    assert {name: stats[f"cmdstat_{name}"]["calls"] for name in ("evalsha", "hgetall")} == {
+        "evalsha": 1,
+        "hgetall": 1,
+    }
+    storage.close()
+
+
+def test_erased_text_is_gone_when_the_file_is_written_anew(start_redis: StartRedis) -> None:
+    server = start_redis(aof_use_rdb_preamble="no")
+    storage = RedisBanditStorage(server.uri)
+    made = decision("d", subject="Ann of Nowhere", context={"page": "a place of no return"})
+    storage.commit(decisions(made, decision("other", subject="Bob the Other")))
+    assert storage.erase(["d"]) == 1
+
+    def files() -> bytes:
+        return b"".join(path.read_bytes() for path in server.directory.rglob("*.aof*"))
+
+    assert b"Ann of Nowhere" in files()
+    with server.client() as client:
+        client.bgrewriteaof()
+        deadline = time.monotonic() + 30
+        while b"Ann of Nowhere" in files():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert b"no return" not in files()
+    assert b"Bob the Other" in files()
+    storage.close()
+
+
 # Nothing is half-written
 
 
@@ -324,7 +506,13 @@ def test_cluster(start_redis: StartRedis, nodes: int, shard_by: str | None) -> N
         1
     ] * 20
     assert len(storage.get_decisions(d.id for d in made)) == 20
-    assert storage.prune(before=math.inf) == 24
+    for number, name in enumerate(names):
+        assert storage.write_control(name, {"n": number}, None)
+    assert storage.read_control() == {name: {"n": n} for n, name in enumerate(names)}
+    who = [decision(f"who {name}", bandit=name, subject=name) for name in names]
+    storage.commit(decisions(*who))
+    assert storage.erase(one.id for one in who) == 20
+    assert storage.prune(before=math.inf) == 44
     used = [node.client() for node in (first, *others)]
     keys = [client.dbsize() for client in used]
     for client in used:
@@ -398,7 +586,12 @@ def test_the_fewest_permissions(start_redis: StartRedis, shard_by: str | None) -
     storage = RedisBanditStorage(uri, "shop", shard_by)
     fill(storage)
     state(storage)
-    assert storage.prune(before=math.inf) == 4
+    assert len(list(storage.iter_log(since=0.0))) == 4
+    assert storage.write_control(BANDIT, {"state": "paused"}, None)
+    assert storage.read_control() == {BANDIT: {"state": "paused"}}
+    storage.commit(decisions(decision("d9", subject="Ann")))
+    assert storage.erase(["d9"]) == 1
+    assert storage.prune(before=math.inf) == 5
     assert storage.check() == []
     other = RedisBanditStorage(uri, "other", shard_by)
     with pytest.raises(StorageError, match="may not"):

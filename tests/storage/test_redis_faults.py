@@ -127,7 +127,11 @@ def test_no_server(storage: RedisBanditStorage, server: RedisServer) -> None:
         lambda: storage.get_decisions(["1"]),
         lambda: list(storage.iter_log()),
         lambda: list(storage.iter_commits()),
+        lambda: list(storage.iter_log(since=1.0)),
         lambda: storage.prune(1.0),
+        lambda: storage.erase(["1"]),
+        lambda: storage.read_control(),
+        lambda: storage.write_control("b", {}, None),
         lambda: storage.check(),
     ]
     for call in calls:
@@ -151,6 +155,9 @@ def test_a_hanging_server_meets_the_deadline(
         lambda: storage.commit(decisions(decision("2")), DEADLINE),
         lambda: storage.read_counts(DEADLINE),
         lambda: storage.get_decisions(["1"], DEADLINE),
+        lambda: storage.erase(["1"], DEADLINE),
+        lambda: storage.read_control(DEADLINE),
+        lambda: storage.write_control("b", {}, None, DEADLINE),
     ]
     for call in calls:
         started = time.monotonic()
@@ -183,8 +190,13 @@ def test_full_memory_is_an_error_and_nothing_is_half_written(
     with server.client() as client:
         client.config_set("maxmemory", "1")
         for _ in range(2):
-            with pytest.raises(StorageError, match="its memory is full: raise maxmemory"):
-                storage.commit(commit)
+            for call in (
+                lambda: storage.commit(commit),
+                lambda: storage.write_control("b", {"state": "paused"}, None),
+            ):
+                with pytest.raises(StorageError, match="its memory is full: raise maxmemory"):
+                    call()
+        assert storage.read_control() == {}
         assert state(storage) == before, "reading works"
         client.config_set("maxmemory", "0")
     assert len(storage.commit(commit).new) == 3
@@ -220,6 +232,8 @@ def test_a_replica_refuses(storage: RedisBanditStorage, server: RedisServer) -> 
         client.execute_command("REPLICAOF", "127.0.0.1", "1")
         with pytest.raises(StorageError, match="read-only replica: connect to the primary"):
             storage.commit(decisions(decision("d9")))
+        with pytest.raises(StorageError, match="read-only replica: connect to the primary"):
+            storage.write_control("b", {}, None)
         client.execute_command("REPLICAOF", "NO", "ONE")
     assert state(storage) == before
 

@@ -21,6 +21,7 @@ from flask_bandit.errors import ConfigurationError, StorageError, StorageTimeout
 from flask_bandit.plugins import storage_from_uri
 from flask_bandit.storage.base import Adjustment, Commit
 from flask_bandit.storage.sql import SQLBanditStorage
+from flask_bandit.storage.sql.migrate import VERSIONS
 from flask_bandit.testing.storage_processes import run_processes, start_process
 from flask_bandit.testing.storage_samples import (
     BANDIT,
@@ -333,7 +334,7 @@ def test_tables_are_left_alone_without_auto_migrate(any_uri: str) -> None:
     with pytest.raises(StorageError, match="flask bandit db upgrade"):
         storage.read_counts(PATIENCE)
     assert "flask bandit db upgrade" in " ".join(storage.check())
-    assert "0001" in storage.upgrade()
+    assert VERSIONS[-1] in storage.upgrade()
     assert "up to date" in storage.upgrade()
     assert storage.read_counts(PATIENCE) == {}
     assert storage.check() == []
@@ -400,6 +401,8 @@ def test_check_of_a_user_who_may_only_read(
             ("bandit_rewards", "UPDATE ON bandit_rewards"),
             ("bandit_adjustments", "INSERT ON bandit_adjustments"),
             ("bandit_counts", "INSERT, UPDATE ON bandit_counts"),
+            ("bandit_control", "INSERT ON bandit_control"),
+            ("bandit_control", "UPDATE ON bandit_control"),
         ):
             (problem,) = reader.check()
             assert "Commits cannot be stored" in problem

@@ -12,7 +12,7 @@ import pytest
 
 from flask_bandit.errors import StorageError, StorageTimeoutError
 from flask_bandit.storage.sql import SQLBanditStorage, watchdog
-from flask_bandit.storage.sql import storage as sql_storage
+from flask_bandit.storage.sql.forks import forks
 from flask_bandit.storage.sql.watchdog import Watchdog
 from flask_bandit.testing.storage_processes import start_process
 from flask_bandit.testing.storage_samples import KEY, decision, decisions
@@ -111,10 +111,10 @@ def test_a_fork_keeps_nobody_beyond_the_deadline(storage: SQLBanditStorage) -> N
     forking, go_on = threading.Event(), threading.Event()
 
     def fork() -> None:
-        sql_storage._forks.before()
+        forks.before()
         forking.set()
         go_on.wait(PATIENCE)
-        sql_storage._forks.after_in_parent()
+        forks.after_in_parent()
 
     thread = threading.Thread(target=fork)
     thread.start()

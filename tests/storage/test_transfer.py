@@ -92,6 +92,34 @@ def test_import_makes_an_equal_storage_once(target: BanditStorage) -> None:
     assert exported(target) == content
 
 
+def test_control_is_taken_over_where_there_is_none(target: BanditStorage) -> None:
+    source = filled()
+    source.write_control("color_btn", {"state": "paused", "ü": [1, 1.5, True]}, None)
+    source.write_control("other", {"version": 3}, None)
+    target.write_control("other", {"version": 4}, None)
+    content = exported(source)
+    lines = [json.loads(line) for line in content.splitlines()]
+    assert lines[1] == {
+        "control": {"bandit": "color_btn", "state": {"state": "paused", "ü": [1, 1.5, True]}}
+    }
+    assert lines[-1]["commits"] == len(lines) - 4
+    expected = {
+        "color_btn": {"state": "paused", "ü": [1, 1.5, True]},
+        "other": {"version": 4},
+    }
+    for new in (replace(ALL, controls=1), Tally()):
+        imported = read_import(target, io.BytesIO(content), "f")
+        assert (imported.read, imported.new) == (replace(ALL, controls=2), new)
+        assert target.read_control() == expected
+    assert state(target) == state(source)
+    assert audit(target) == []
+
+
+def test_a_tally_in_words() -> None:
+    assert str(Tally(1, 2, 0)) == "1 decision, 2 rewards and 0 adjustments"
+    assert str(Tally(1, 2, 0, 1)) == "1 decision, 2 rewards, 0 adjustments and 1 control state"
+
+
 def test_later_export_adds_what_is_new(target: BanditStorage) -> None:
     source = filled()
     read_import(target, io.BytesIO(exported(source)), "f")
@@ -190,8 +218,13 @@ def resealed(content: bytes, change: Callable[[list[Any]], None]) -> bytes:
     crc = 0
     for line in lines:
         crc = zlib.crc32(line, crc)
-    end = {"end": True, "commits": len(lines) - 1, "checksum": f"{crc:08x}"}
+    commits = sum("control" not in record for record in records[1:])
+    end = {"end": True, "commits": commits, "checksum": f"{crc:08x}"}
     return b"\n".join([*lines, json.dumps(end).encode()])
+
+
+def control_of(bandit: object, content: object) -> dict[str, Any]:
+    return {"control": {"bandit": bandit, "state": content}}
 
 
 def refuse(content: bytes, words: str) -> None:
@@ -201,10 +234,13 @@ def refuse(content: bytes, words: str) -> None:
     assert str(caught.value).startswith("backup.jsonl, line ")
     assert "Nothing was imported" in str(caught.value)
     assert state(target) == ({}, [], [])
+    assert target.read_control() == {}
 
 
 def test_every_truncation_is_noticed() -> None:
-    content = exported(filled())
+    source = filled()
+    source.write_control("color_btn", {"state": "paused"}, None)
+    content = exported(source)
     for size in range(0, len(content) - 1, 7):
         refuse(content[:size], "cut off|damaged|not JSON")
     lines = content.splitlines(keepends=True)
@@ -238,6 +274,12 @@ def test_changed_bytes_and_lines_are_noticed() -> None:
         (lambda r: r[1]["decisions"][0].update(at=float("nan")), "line 2: .*finite"),
         (lambda r: r[1].update(decisions=5), "line 2: it is no commit"),
         (lambda r: r[1]["rewards"].append(None), "line 2: it is no commit"),
+        (lambda r: r.insert(1, {"control": []}), "line 2: it is no control"),
+        (lambda r: r.insert(1, {"control": {"bandit": "b"}}), "line 2: it is no control"),
+        (lambda r: r.insert(1, control_of(["b"], {})), "line 2: it is no control"),
+        (lambda r: r.insert(1, control_of(3, {})), "line 2: .*must be str"),
+        (lambda r: r.insert(1, control_of("b", [])), "line 2: .*not an object"),
+        (lambda r: r.insert(1, control_of("b", {"x": float("nan")})), "line 2: .*finite"),
     ],
 )
 def test_records_that_are_no_commits(change: Callable[[list[Any]], None], words: str) -> None:

@@ -11,10 +11,11 @@ import os
 import re
 import time
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 from ...model import BanditKey, Counts
-from ..base import RewardWrite
+from ..base import ControlState, RewardWrite
 from ..codec import reward_write_from_record, reward_write_to_record
 from ..ledger import Ledger, Waiting
 from .journal import Mark
@@ -99,7 +100,9 @@ def _dump(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def make_index(ledger: Ledger, places: dict[str, int], mark: Mark) -> bytes:
+def make_index(
+    ledger: Ledger, places: Mapping[str, int], control: Mapping[str, ControlState], mark: Mark
+) -> bytes:
     """Write what a new process needs in order to start at ``mark`` instead of at the beginning."""
     numbers = {id(slot): number for number, slot in enumerate(ledger.slots())}
     document = {
@@ -115,12 +118,15 @@ def make_index(ledger: Ledger, places: dict[str, int], mark: Mark) -> bytes:
             for w in ledger.waiting.values()
         ],
         "counts": [[*key, arms] for key, arms in ledger.counts.items()],
+        "control": control,
     }
     return seal(f"{{{_mark_line(mark)},\n{json.dumps(document)[1:-1]}")
 
 
-def restore_index(document: dict[str, Any]) -> tuple[Ledger, dict[str, int]]:
-    """Return the ledger and the places of its decisions that :func:`make_index` saved."""
+def restore_index(
+    document: dict[str, Any],
+) -> tuple[Ledger, dict[str, int], dict[str, ControlState]]:
+    """Return the ledger, the places of its decisions and the control that an index holds."""
     ledger = Ledger()
     slots = [ledger.slot(*fields) for fields in document["slots"]]
     ids = document["decisions"]
@@ -135,4 +141,6 @@ def restore_index(document: dict[str, Any]) -> tuple[Ledger, dict[str, int]]:
     ledger.restore_counts(
         {BanditKey(bandit, version): arms for bandit, version, arms in document["counts"]}
     )
-    return ledger, dict(zip(ids, document["decision_offsets"], strict=True))
+    places = dict(zip(ids, document["decision_offsets"], strict=True))
+    # The first version of the index had none.
+    return ledger, places, document.get("control", {})

@@ -37,7 +37,7 @@ def unframe(line: bytes, chain: int | None = None) -> Any:
 def make_header(generation: str, prunes: int = 0) -> bytes:
     """Make the first line.
 
-    :param prunes: how often the details of old decisions were removed; not written if never
+    :param prunes: how often details of decisions were removed; not written if never
     """
     content: dict[str, Any] = {
         "journal": "flask-bandit",

@@ -1,4 +1,4 @@
-"""A journal read from its beginning: as a log, as commits, and as a journal without old details.
+"""A journal read from its beginning: as a log, as commits, and as a journal with less details.
 
 Every line is checked, and the file may be replaced meanwhile. Imports only the model, the errors
 and the standard library.
@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from ...errors import StorageError
-from ...model import LogEntry, Reward, StatsDelta
+from ...errors import StorageError, StorageTimeoutError
+from ...model import Decision, LogEntry, Reward, StatsDelta
 from ..base import Adjustment, Commit, DecisionWrite, RewardWrite
 from ..codec import commit_to_record, decision_from_record, reward_from_record
 from ..files import storage_error
+from ..locks import remaining
 from ..settle import StoredReward
 from .journal import Journal
-from .replica import commit_of, encode
+from .replica import commit_of, control_of, encode
 
 
-def read_log(reader: Journal, end: int, bandit: str | None) -> Iterator[LogEntry]:
-    """Yield the decisions before ``end`` with their rewards, without those that were pruned.
+def read_log(reader: Journal, end: int, chosen: Callable[[Decision], bool]) -> Iterator[LogEntry]:
+    """Yield the chosen decisions before ``end`` with their rewards.
 
     Reads the file twice, so that only the rewards have to be in memory.
 
@@ -41,10 +42,9 @@ def read_log(reader: Journal, end: int, bandit: str | None) -> Iterator[LogEntry
                 rewards.setdefault(item["decision"], []).append(reward_from_record(item))
         reader.move_to(start)
         for item in _items(reader, end, "decisions"):
-            if bandit is None or item["bandit"] == bandit:
-                decision = decision_from_record(item)
-                if not decision.is_pruned:
-                    yield LogEntry(decision, tuple(rewards.pop(decision.id, ())))
+            decision = decision_from_record(item)
+            if chosen(decision):
+                yield LogEntry(decision, tuple(rewards.pop(decision.id, ())))
     finally:
         reader.close()
 
@@ -105,22 +105,30 @@ def _writes(rows: Iterable[StoredReward]) -> tuple[RewardWrite, ...]:
     return tuple(write for row in rows for write in row.writes())
 
 
-class Pruning:
-    """A journal written beside another one, with the same commits but without old details.
+class Rewriting:
+    """A journal written beside another one, line by line, with other decisions in the same places.
 
     The caller keeps others from writing to ``path``.
 
-    :param source: a reader at the beginning of the journal to prune
-    :param before: the details of decisions made before this time are left out
+    :param source: a reader at the beginning of the journal to take over
+    :param change: returns what is to be written of a decision, ``None`` if that is all of it
+    :param deadline: a time of the monotonic clock after which it gives up
     """
 
-    def __init__(self, source: Journal, path: str, before: float) -> None:
+    def __init__(
+        self,
+        source: Journal,
+        path: str,
+        change: Callable[[Decision], Decision | None],
+        deadline: float | None,
+    ) -> None:
         self.count = 0
         self.places: dict[str, int] = {}
         self.journal = Journal(path)
         self._path = path
         self._source = source
-        self._before = before
+        self._change = change
+        self._deadline = deadline
 
     def begin(self) -> None:
         """Write the first line.
@@ -140,26 +148,39 @@ class Pruning:
                 os.unlink(self._path)
 
     def copy(self, end: int) -> None:
-        """Take over the lines before ``end`` of the source that were not taken over yet."""
+        """Take over the lines before ``end`` of the source that were not taken over yet.
+
+        :raises StorageTimeoutError: the deadline has passed
+        """
         for _, record in self._source.pull(end):
-            commit = commit_of(self._source, record)
-            decisions = tuple(map(self._slim, commit.decisions))
-            payload = encode(commit_to_record(replace(commit, decisions=decisions)))
-            offset = self.journal.append(payload.encode())
-            for write in decisions:
-                self.places.setdefault(write.decision.id, offset)
+            if remaining(self._deadline) == 0:
+                raise StorageTimeoutError(
+                    f"{self._source.path} is too large to be written anew until the deadline;"
+                    " nothing was changed. Try again with more time."
+                )
+            if control_of(self._source, record) is None:
+                self._take_over(commit_of(self._source, record))
+            else:
+                self.journal.append(encode(record).encode())
         self.journal.sync()
+
+    def _take_over(self, commit: Commit) -> None:
+        decisions = tuple(map(self._changed, commit.decisions))
+        payload = encode(commit_to_record(replace(commit, decisions=decisions)))
+        offset = self.journal.append(payload.encode())
+        for write in decisions:
+            self.places.setdefault(write.decision.id, offset)
 
     def is_complete(self, original: Journal) -> bool:
         """Tell whether everything that ``original`` has read so far was taken over."""
         return self._source.mark == original.mark
 
-    def _slim(self, write: DecisionWrite) -> DecisionWrite:
-        decision = write.decision
-        if decision.is_pruned or not decision.at < self._before:
+    def _changed(self, write: DecisionWrite) -> DecisionWrite:
+        changed = self._change(write.decision)
+        if changed is None:
             return write
         self.count += 1
-        return DecisionWrite(decision.pruned(), write.delta)
+        return DecisionWrite(changed, write.delta)
 
 
 def _prepare(path: str, like: str) -> None:

@@ -47,7 +47,7 @@ class Mark:
 
 
 class PrunedError(Exception):
-    """The journal was replaced by itself without the details of old decisions: read it anew."""
+    """The journal was replaced by itself without details of some decisions: read it anew."""
 
 
 class Journal:

@@ -1,4 +1,4 @@
-"""One process's copy of a journal: its sums, its ids, and where in the file each decision is.
+"""One process's copy of a journal: sums, ids, control, and where in the file each decision is.
 
 Decisions and rewards stay in the file; memory holds their ids only. Not thread-safe, and methods
 that write need the file lock. Imports only the model, the errors and the standard library.
@@ -13,7 +13,7 @@ from typing import Any
 
 from ...errors import StorageCorruptError
 from ...model import Decision
-from ..base import Commit
+from ..base import Commit, CommitResult, ControlState
 from ..codec import commit_from_record, commit_to_record, decision_from_record
 from ..files import read_if_exists, require_directory, write_atomically
 from ..ledger import Ledger, Outcome
@@ -35,6 +35,7 @@ class Replica:
         self.index_path = f"{path}.index"
         self.ledger = Ledger()
         self.places: dict[str, int] = {}
+        self.control: dict[str, ControlState] = {}
         self.journal = Journal(f"{path}.log", fsync)
         self._fsync = fsync
         self._loaded = False
@@ -76,7 +77,9 @@ class Replica:
             fresh.follow(locked)
             old, new = self.ledger, fresh.ledger
             if not (
-                old.decisions.keys() <= new.decisions.keys()
+                # Pruning changes the lengths of lines but not their number.
+                self.journal.mark.lines <= fresh.journal.mark.lines
+                and old.decisions.keys() <= new.decisions.keys()
                 and old.rewards <= new.rewards
                 and old.adjustments <= new.adjustments
             ):
@@ -85,7 +88,7 @@ class Replica:
             fresh.close()
             raise
         self._go_on(fresh.journal, fresh.places)
-        self.ledger, self._loaded = fresh.ledger, fresh._loaded
+        self.ledger, self.control, self._loaded = fresh.ledger, fresh.control, fresh._loaded
 
     def _go_on(self, journal: Journal, places: dict[str, int]) -> None:
         self.journal.close()
@@ -103,6 +106,34 @@ class Replica:
             self._place(effective, offset)
         # The same part: memory holds what a process that reads the journal holds.
         return self.ledger.apply(effective, commit)
+
+    def result(self, commit: Commit, outcome: Outcome) -> CommitResult:
+        """Make the answer to a clean commit, whose ``outcome`` :meth:`write` returned."""
+        stored: dict[str, Decision] = {}
+        for write in commit.decisions:
+            id_ = write.decision.id
+            if id_ not in stored:
+                stored[id_] = write.decision if id_ in outcome.new else self.decision(id_)
+        unlearned = []
+        for reward in outcome.unlearned:
+            id_ = reward.decision_id
+            unlearned.append((reward, stored.get(id_) or self.decision(id_)))
+        return CommitResult(
+            decisions=stored,
+            new=frozenset(outcome.new),
+            applied=tuple(outcome.applied),
+            parked=frozenset(outcome.parked),
+            unlearned=tuple(unlearned),
+        )
+
+    def write_control(self, bandit: str, state: ControlState) -> None:
+        """Append a clean control state and keep it; the caller has followed, locked.
+
+        :raises StorageError: not written, nothing changed
+        """
+        record = {"control": {"bandit": bandit, "state": state}}
+        self.journal.append(encode(record).encode())
+        self.control[bandit] = state
 
     def decision(self, decision_id: str) -> Decision:
         """Read a stored decision back from the journal."""
@@ -129,7 +160,7 @@ class Replica:
 
         :raises OSError: not written; the old one is untouched
         """
-        content = make_index(self.ledger, self.places, self.journal.mark)
+        content = make_index(self.ledger, self.places, self.control, self.journal.mark)
         write_atomically(self.index_path, content, self._fsync)
 
     def replace_journal(self, pruned: Journal, places: dict[str, int]) -> None:
@@ -155,7 +186,7 @@ class Replica:
 
         :return: marks of this journal that have to be reached; ``None`` if there is no journal
         """
-        self.ledger, self.places = Ledger(), {}
+        self.ledger, self.places, self.control = Ledger(), {}, {}
         # Read before the journal's size is: a mark is only made of lines that are there.
         contents = [read_if_exists(path) for path in (self.path, self.index_path)]
         summary, index = (None if content is None else unseal(content) for content in contents)
@@ -169,7 +200,7 @@ class Replica:
             self.journal.open()
         marks = [mark_of(document) for document in (summary, index) if document is not None]
         if index is not None and self.journal.starts_with(marks[-1]):
-            self.ledger, self.places = restore_index(index)
+            self.ledger, self.places, self.control = restore_index(index)
             self.journal.move_to(marks[-1])
         return [mark for mark in marks if mark.generation == self.journal.mark.generation]
 
@@ -205,6 +236,10 @@ class Replica:
 
     def _pull(self, size: int) -> None:
         for offset, record in self.journal.pull(size):
+            control = control_of(self.journal, record)
+            if control is not None:
+                self.control.update([control])
+                continue
             commit = commit_of(self.journal, record)
             self.ledger.apply(commit)
             self._place(commit, offset)
@@ -223,3 +258,19 @@ def commit_of(journal: Journal, record: Any) -> Commit:
         return commit_from_record(record)
     except (AttributeError, KeyError, TypeError) as error:
         raise journal.corrupt(f"it holds no commit ({error!r})") from None
+
+
+def control_of(journal: Journal, record: Any) -> tuple[str, ControlState] | None:
+    """Read the bandit and its control in the line after the journal's mark, if it is such a line.
+
+    :raises StorageCorruptError: it is neither whole nor something else
+    """
+    if not isinstance(record, dict) or "control" not in record:
+        return None
+    try:
+        bandit, state = record["control"]["bandit"], record["control"]["state"]
+    except (KeyError, TypeError) as error:
+        raise journal.corrupt(f"it holds no control of a bandit ({error!r})") from None
+    if not isinstance(bandit, str) or not isinstance(state, dict):
+        raise journal.corrupt("its control is not an object with the name of a bandit")
+    return bandit, state

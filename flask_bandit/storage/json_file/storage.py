@@ -11,15 +11,17 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from copy import deepcopy
 from typing import Any, TypeVar
 
 from ...errors import ConfigurationError, StorageCorruptError, StorageError
 from ...model import Counts, Decision, LogEntry
-from ..base import BanditStorage, Commit, CommitResult, boolean_option
-from ..codec import clean_commit
-from ..ledger import Outcome
-from ..locks import FileLock, ThreadLock, deadline_of
-from .history import Pruning, read_commits, read_log
+from ..base import BanditStorage, Commit, CommitResult, ControlState, boolean_option
+from ..codec import clean_commit, clean_control
+from ..ledger import erased, is_erasable, is_logged, is_prunable, is_same_control
+from ..locks import FileLock, ThreadLock, deadline_of, remaining
+from .history import Rewriting, read_commits, read_log
 from .journal import Journal
 from .replica import Replica
 
@@ -120,14 +122,22 @@ class JSONBanditStorage(BanditStorage):
 
         return self._run(read, timeout)
 
-    def iter_log(self, bandit: str | None = None) -> Iterator[LogEntry]:
+    def iter_log(
+        self,
+        bandit: str | None = None,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> Iterator[LogEntry]:
         """Yield the log as it was at the call; see :meth:`BanditStorage.iter_log`.
 
         :raises StorageCorruptError: the files are not what was written
         :raises StorageError: the files cannot be read
         """
         source = self._run(self._reader, None)
-        return iter(()) if source is None else read_log(*source, bandit)
+        if source is None:
+            return iter(())
+        return read_log(*source, lambda made: is_logged(made, bandit, since, until))
 
     def iter_commits(self) -> Iterator[Commit]:
         """Yield what is stored at the call; see :meth:`BanditStorage.iter_commits`.
@@ -149,44 +159,96 @@ class JSONBanditStorage(BanditStorage):
         """
         if not self._run(lambda: self._replica.journal.offset, None):
             return 0
-        # The lock of the new file is a lock among those who prune: it becomes the journal, or
+        return self._rewrite(lambda made: made.pruned() if is_prunable(made, before) else None)
+
+    def erase(self, ids: Iterable[str], timeout: float | None = None) -> int:
+        """Remove subjects and contexts from the file; see :meth:`BanditStorage.erase`.
+
+        The log is written anew, as by :meth:`prune`: name all the decisions of a person at once.
+
+        :raises StorageTimeoutError: it takes longer than that; nothing was erased
+        :raises StorageCorruptError: the files are not what was written
+        :raises StorageError: the files cannot be written; nothing was erased
+        """
+        deadline = deadline_of(timeout)
+        wanted = frozenset(ids)
+
+        def change(made: Decision) -> Decision | None:
+            return erased(made) if made.id in wanted and is_erasable(made) else None
+
+        if not self._run(lambda: any(id_ in self._replica.places for id_ in wanted), timeout):
+            return 0
+        return self._rewrite(change, deadline)
+
+    def _rewrite(
+        self, change: Callable[[Decision], Decision | None], deadline: float | None = None
+    ) -> int:
+        # The lock of the new file is a lock among those who rewrite: it becomes the journal, or
         # goes away, before the next one may go on.
         path = f"{os.path.realpath(self._replica.journal.path)}.tmp"
-        lock = FileLock(path)
-        lock.acquire(None)
-        try:
-            return self._prune(path, before)
-        finally:
-            lock.close()
+        with closing(FileLock(path)) as lock:
+            lock.acquire(deadline)
+            source = self._run(self._reader, _left(deadline))
+            if source is None:
+                return 0
+            reader, end = source
+            with closing(Rewriting(reader, path, change, deadline)) as new:
+                new.begin()
+                new.copy(end)
+                if new.count:
+                    self._run(lambda: self._finish(new), _left(deadline), locked=True)
+                return new.count
 
-    def _prune(self, path: str, before: float) -> int:
-        source = self._run(self._reader, None)
-        if source is None:
-            return 0
-        reader, end = source
-        pruning = Pruning(reader, path, before)
-        try:
-            pruning.begin()
-            pruning.copy(end)
-            if pruning.count:
-                self._run(lambda: self._finish_pruning(pruning), None, locked=True)
-            return pruning.count
-        finally:
-            pruning.close()
-
-    def _finish_pruning(self, pruning: Pruning) -> None:
+    def _finish(self, new: Rewriting) -> None:
         """Take over what came meanwhile, while nothing else can come."""
         replica = self._replica
-        pruning.copy(replica.journal.offset)
-        if not pruning.is_complete(replica.journal):
+        new.copy(replica.journal.offset)
+        if not new.is_complete(replica.journal):
             raise StorageError(
-                f"{replica.journal.path} was replaced while its log was pruned; nothing was"
+                f"{replica.journal.path} was replaced while it was written anew; nothing was"
                 " changed. Try again."
             )
-        replica.replace_journal(pruning.journal, pruning.places)
+        replica.replace_journal(new.journal, new.places)
         self._indexed = -1
         self._summary_due = 0.0
         self._checkpoint()
+
+    def read_control(self, timeout: float | None = None) -> Mapping[str, ControlState]:
+        """Return what was decided about bandits; see :meth:`BanditStorage.read_control`.
+
+        :raises StorageTimeoutError: other threads kept this object busy all the time
+        :raises StorageCorruptError: the files are not what was written
+        :raises StorageError: the files cannot be read
+        """
+        return self._run(lambda: deepcopy(self._replica.control), timeout)
+
+    def write_control(
+        self,
+        bandit: str,
+        state: ControlState,
+        expected: ControlState | None,
+        timeout: float | None = None,
+    ) -> bool:
+        """Replace what is still as expected; see :meth:`BanditStorage.write_control`.
+
+        :raises StorageTimeoutError: other threads or processes held the lock all the time
+        :raises StorageCorruptError: the files are not what was written
+        :raises StorageError: a value cannot be stored or the file cannot be written
+        """
+        # The name is checked with the rest: as a key.
+        clean = clean_control({bandit: state})[bandit]
+        seen = None if expected is None else clean_control(expected)
+        return self._run(lambda: self._write_control(bandit, clean, seen), timeout, locked=True)
+
+    def _write_control(
+        self, bandit: str, state: ControlState, expected: ControlState | None
+    ) -> bool:
+        if not is_same_control(self._replica.control.get(bandit), expected):
+            return False
+        self._replica.write_control(bandit, state)
+        self._behind = True
+        self._checkpoint()
+        return True
 
     def _reader(self) -> tuple[Journal, int] | None:
         """Return a reader of the journal and where it ends now; ``None`` if there is none."""
@@ -279,25 +341,7 @@ class JSONBanditStorage(BanditStorage):
         if replica.journal.offset != before:
             self._behind = True
             self._checkpoint()
-        return self._result(commit, outcome)
-
-    def _result(self, commit: Commit, outcome: Outcome) -> CommitResult:
-        stored: dict[str, Decision] = {}
-        for write in commit.decisions:
-            id_ = write.decision.id
-            if id_ not in stored:
-                stored[id_] = write.decision if id_ in outcome.new else self._replica.decision(id_)
-        unlearned = []
-        for reward in outcome.unlearned:
-            id_ = reward.decision_id
-            unlearned.append((reward, stored.get(id_) or self._replica.decision(id_)))
-        return CommitResult(
-            decisions=stored,
-            new=frozenset(outcome.new),
-            applied=tuple(outcome.applied),
-            parked=frozenset(outcome.parked),
-            unlearned=tuple(unlearned),
-        )
+        return replica.result(commit, outcome)
 
     def _checkpoint(self) -> None:
         """Rewrite what is due, at a cost per commit that does not grow with what is stored."""
@@ -338,6 +382,11 @@ class JSONBanditStorage(BanditStorage):
                 return
         self._replica.write_index()
         self._indexed = offset
+
+
+def _left(deadline: float | None) -> float | None:
+    """Return the timeout that ends at a deadline."""
+    return None if deadline is None else remaining(deadline)
 
 
 @atexit.register

@@ -7,14 +7,15 @@ id holds. Imports only the model, the errors and the standard library.
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...errors import StorageCorruptError
 from ...model import BanditKey, Decision, Reward, StatsDelta
-from ..base import Adjustment, Commit, CommitResult, DecisionWrite
-from ..codec import INTEGER_SUMS
+from ..base import Adjustment, Commit, CommitResult, ControlState, DecisionWrite
+from ..codec import clean_control, is_whole
 from ..settle import StoredReward
 
 US = "\x1f"
@@ -22,6 +23,7 @@ RS = "\x1e"
 
 _plain = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _escaped = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+_canonical = json.JSONEncoder(sort_keys=True).encode
 
 
 def _dump(value: object) -> bytes:
@@ -38,7 +40,7 @@ def _delta_text(delta: StatsDelta | None) -> str:
     parts = ["+"]
     for arm, row in delta.counts.items():
         for name, value in row.items():
-            parts += (arm, name, f"#{value}" if name in INTEGER_SUMS else repr(value))
+            parts += (arm, name, f"#{value}" if is_whole(name) else repr(value))
     return US.join(parts)
 
 
@@ -104,10 +106,10 @@ def commit_arguments(commit: Commit) -> list[str | bytes | int]:
     return arguments
 
 
-def pruned_text(text: bytes) -> bytes:
-    """Return what is left of a stored decision without its details."""
+def changed_text(text: bytes, decision: Decision) -> bytes:
+    """Return a stored decision with the details of another one."""
     slot, delta, _ = text.split(RS.encode(), 2)
-    return b"%b\x1e%b\x1e%b" % (slot, delta, _details(read_decision("", text).decision.pruned()))
+    return b"%b\x1e%b\x1e%b" % (slot, delta, _details(decision))
 
 
 def read_decision(id_: str, text: bytes | None) -> DecisionWrite:
@@ -166,12 +168,71 @@ def read_sums(flat: Sequence[bytes]) -> dict[BanditKey, dict[str, dict[str, floa
     for place, value in pairs(flat):
         try:
             bandit, version, arm, name = place.decode().split(US)
-            number = int(value) if name in INTEGER_SUMS else float(value)
+            number = int(value) if is_whole(name) else float(value)
             key = BanditKey(bandit, int(version))
         except ValueError as error:
             raise _corrupt(f"the sum {place!r}") from error
         counts.setdefault(key, {}).setdefault(arm, {})[name] = number
     return counts
+
+
+class TimesOfBlock(NamedTuple):
+    """What is known of the times of a part of the log.
+
+    :param first: the place of its first entry, empty if that was not noted
+    :param noted: how many of its decisions were noted
+    """
+
+    first: bytes
+    noted: int
+    least: float
+    most: float
+
+
+def read_times(flat: Sequence[bytes]) -> dict[int, TimesOfBlock]:
+    """Turn fields and values of the hash of times into parts of the log, by their numbers.
+
+    :raises StorageCorruptError: one is none
+    """
+    blocks = {}
+    for number, value in pairs(flat):
+        try:
+            first, noted, least, most = value.split(US.encode())
+            blocks[int(number)] = TimesOfBlock(first, int(noted), float(least), float(most))
+        except ValueError as error:
+            raise _corrupt(f"the times of block {number!r}") from error
+    return blocks
+
+
+def control_arguments(
+    bandit: str, expected: ControlState | None, state: ControlState
+) -> list[str | bytes | int]:
+    """Return what follows the key in a call of ``control.lua``.
+
+    :raises StorageError: a value cannot be stored
+    """
+    # The name is checked with the rest: as a key.
+    wanted = clean_control({bandit: state})[bandit]
+    seen = "" if expected is None else _canonical(clean_control(expected))
+    return [bandit, seen, _canonical(wanted), uuid.uuid4().hex]
+
+
+def read_control(flat: Sequence[bytes]) -> dict[str, ControlState]:
+    """Turn fields and values of the hash of control states back.
+
+    :raises StorageCorruptError: one is none
+    """
+    states: dict[str, ControlState] = {}
+    for bandit, value in pairs(flat):
+        try:
+            _, text = value.split(RS.encode())
+            state = json.loads(text)
+            if not isinstance(state, dict):
+                raise ValueError("it is no object")
+        except ValueError as error:
+            raise _corrupt(f"the control state of {bandit!r}") from error
+        states[bandit.decode()] = state
+    return states
 
 
 def pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
@@ -200,6 +261,11 @@ class _Result:
     applied: list[tuple[tuple[str, int], StatsDelta]] = field(default_factory=list)
     parked: set[str] = field(default_factory=set)
     unlearned: list[tuple[Reward, Decision]] = field(default_factory=list)
+
+    def add(self, key: BanditKey, delta: StatsDelta) -> None:
+        """Note an increment that was added; that of a decision which stands for another is none."""
+        if delta.counts:
+            self.applied.append((key, delta))
 
 
 def read_result(replies: Sequence[tuple[Commit, list[Any]]]) -> CommitResult:
@@ -232,7 +298,7 @@ def _read_reply(commit: Commit, reply: Iterator[Any], result: _Result) -> None:
             made = write.decision
             result.stored[made.id] = made
             result.new.add(made.id)
-            result.applied.append((made.key, write.delta))
+            result.add(made.key, write.delta)
         elif letter == b"D":
             id_ = commit.decisions[next(reply)].decision.id
             text = next(reply)
@@ -243,7 +309,7 @@ def _read_reply(commit: Commit, reply: Iterator[Any], result: _Result) -> None:
         elif letter == b"C":
             _, row = read_reward(next(reply).decode(), next(reply))
             assert row.delta is not None
-            result.applied.append((row.reward.key, row.delta))
+            result.add(row.reward.key, row.delta)
         elif letter == b"P":
             result.parked.add(next(reply).decode())
         elif letter == b"U":
@@ -253,7 +319,7 @@ def _read_reply(commit: Commit, reply: Iterator[Any], result: _Result) -> None:
         elif letter == b"A":
             item = commit.adjustments[next(reply)]
             result.new.add(item.id)
-            result.applied.append((BanditKey(item.bandit, item.version), item.delta))
+            result.add(BanditKey(item.bandit, item.version), item.delta)
 
 
 def by_bandit(commit: Commit) -> dict[str, Commit]:

@@ -6,51 +6,36 @@ Knows which keys there are and what is asked for; ``client.py`` talks and ``reco
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from ...errors import ConfigurationError, StorageError
 from ...model import BanditKey, Counts, Decision, LogEntry
-from ..base import BanditStorage, Commit, CommitResult, DecisionWrite
+from ..base import BanditStorage, Commit, CommitResult, ControlState, DecisionWrite
 from ..codec import clean_commit
+from ..ledger import erased, is_erasable, is_logged, is_prunable
 from ..locks import deadline_of
 from ..settle import StoredReward
 from .client import RedisClient, Request, Script
 from .health import problems
+from .log import ALWAYS, PAGE, Keys, Log, Span, orphans, rewards_of
 from .records import (
     by_bandit,
+    changed_text,
     commit_arguments,
-    ids_in,
+    control_arguments,
     pairs,
-    pruned_text,
     read_adjustment,
+    read_control,
     read_decision,
     read_result,
-    read_reward,
     read_sums,
 )
 
-PAGE = 500
-"""Decisions that are read, or pruned, at a time."""
-
-
-class Keys(NamedTuple):
-    """The keys of an installation, or of one of its bandits; the order is that of the script."""
-
-    counts: str
-    decisions: str
-    rewards: str
-    links: str
-    waiting: str
-    adjustments: str
-    log: str
-
-    @classmethod
-    def of(cls, tag: str) -> Keys:
-        """Return the keys with a hash tag, which keeps them on one node of a cluster."""
-        return cls(*(f"{{{tag}}}:{name}" for name in cls._fields))
+Change: TypeAlias = tuple[str, bytes, Decision]
+"""An id, what is stored below it, and what shall be."""
 
 
 class RedisBanditStorage(BanditStorage):
@@ -82,8 +67,11 @@ class RedisBanditStorage(BanditStorage):
         self._client = RedisClient(uri)
         self._whole = Keys.of(prefix)
         self._index = f"{{{prefix}}}:bandits"
+        # Of all bandits, however they are sharded: each worker reads them all, each second.
+        self._control = f"{{{prefix}}}:control"
         self._commit_script = Script("commit")
-        self._prune_script = Script("prune")
+        self._replace_script = Script("replace")
+        self._control_script = Script("control")
         self._known: dict[str, Keys] = {}
         """Keys by bandit, for those that are in the index."""
 
@@ -199,17 +187,24 @@ class RedisBanditStorage(BanditStorage):
         """Return the name of a key's node: all keys of a shard go the way of its counts."""
         return key.rpartition("}")[0] + "}:counts"
 
-    def iter_log(self, bandit: str | None = None) -> Iterator[LogEntry]:
+    def iter_log(
+        self,
+        bandit: str | None = None,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> Iterator[LogEntry]:
         """Yield the log as it was at the call; see :meth:`BanditStorage.iter_log`.
 
+        Of a stretch of time, only those parts of the log are read that may hold decisions of it.
         With ``shard_by="bandit"`` the order of decisions of two bandits in one millisecond is
         that of their names.
 
         :raises StorageCorruptError: what is stored is not of this library
         :raises StorageError: Redis refused
         """
-        for write, rows in self._stored(bandit):
-            if not write.decision.is_pruned:
+        for write, rows in self._stored(bandit, Span(since, until)):
+            if is_logged(write.decision, bandit, since, until):
                 yield LogEntry(write.decision, tuple(row.reward for row in rows))
 
     def iter_commits(self) -> Iterator[Commit]:
@@ -221,11 +216,11 @@ class RedisBanditStorage(BanditStorage):
         :raises StorageError: Redis refused
         """
         # Before the log: one whose decision comes meanwhile would be in neither.
-        waiting = [(keys, self._orphans(keys)) for keys in self._shards(None)]
+        waiting = [(keys, orphans(self._client, keys)) for keys in self._shards(None)]
         for write, rows in self._stored(None):
             yield Commit((write,), tuple(sent for row in rows for sent in row.writes()))
         for keys, ids in waiting:
-            for row in self._rewards(keys, ids):
+            for row in rewards_of(self._client, keys, ids):
                 yield Commit(rewards=row.writes())
         for keys, _ in waiting:
             flat = self._ask(keys, "HGETALL", keys.adjustments)
@@ -241,23 +236,82 @@ class RedisBanditStorage(BanditStorage):
         :raises StorageCorruptError: what is stored is not of this library
         :raises StorageError: Redis refused; what was pruned so far is
         """
-        return sum(
-            self._prune_page(keys, [id_ for _, id_ in page], before)
-            for keys in self._shards(None)
-            for page in self._pages(keys, self._mark(keys))
-        )
+        count = 0
+        for keys in self._shards(None):
+            for page in Log(self._client, keys).pages():
+                ids = [id_ for _, id_ in page]
+                texts = self._ask(keys, "HMGET", keys.decisions, *ids)
+                old = _changes(ids, texts, lambda made: is_prunable(made, before), Decision.pruned)
+                count += self._replace([(keys, old)], None)
+        return count
 
-    def _prune_page(self, keys: Keys, ids: Sequence[str], before: float) -> int:
-        arguments: list[str | bytes] = []
-        texts = self._ask(keys, "HMGET", keys.decisions, *ids)
-        for id_, text in zip(ids, texts, strict=True):
-            decision = read_decision(id_, text).decision
-            if decision.at < before and not decision.is_pruned:
-                arguments += (id_, text, pruned_text(text))
-        if not arguments:
-            return 0
-        request = Request(keys.counts, (1, keys.decisions, *arguments), self._prune_script)
-        return int(self._client.call(request, None))
+    def erase(self, ids: Iterable[str], timeout: float | None = None) -> int:
+        """Remove subjects and contexts; see :meth:`BanditStorage.erase`.
+
+        What Redis wrote to its disk before keeps them until the file is written anew, as by
+        ``BGREWRITEAOF``.
+
+        :raises StorageTimeoutError: Redis did not answer in time; some may have been erased
+        :raises StorageCorruptError: what is stored is not of this library
+        :raises StorageError: Redis refused; what was erased so far is
+        """
+        deadline = deadline_of(timeout)
+        wanted = list(dict.fromkeys(ids))
+        shards = self._shards(deadline) if wanted else []
+        count = 0
+        for start in range(0, len(wanted), PAGE):
+            page = wanted[start : start + PAGE]
+            requests = [Request(k.counts, ("HMGET", k.decisions, *page)) for k in shards]
+            answers = self._client.call_all(requests, deadline)
+            changes = [
+                (keys, _changes(page, texts, is_erasable, erased))
+                for keys, texts in zip(shards, answers, strict=True)
+            ]
+            count += self._replace(changes, deadline)
+        return count
+
+    def _replace(self, changes: Iterable[tuple[Keys, list[Change]]], deadline: float | None) -> int:
+        """Replace the details of decisions that are still as they were read; return how many."""
+        requests = []
+        for keys, items in changes:
+            arguments = [
+                part for id_, text, made in items for part in (id_, text, changed_text(text, made))
+            ]
+            if arguments:
+                requests.append(
+                    Request(keys.counts, (1, keys.decisions, *arguments), self._replace_script)
+                )
+        return sum(map(int, self._client.call_all(requests, deadline)))
+
+    def read_control(self, timeout: float | None = None) -> Mapping[str, ControlState]:
+        """Return what operators decided; see :meth:`BanditStorage.read_control`.
+
+        :raises StorageTimeoutError: Redis did not answer in time
+        :raises StorageCorruptError: what is stored is not of this library
+        :raises StorageError: Redis refused
+        """
+        request = Request(self._slot(self._control), ("HGETALL", self._control))
+        return read_control(self._client.call(request, deadline_of(timeout)))
+
+    def write_control(
+        self,
+        bandit: str,
+        state: ControlState,
+        expected: ControlState | None,
+        timeout: float | None = None,
+    ) -> bool:
+        """Replace a control state if it is still as expected; see
+        :meth:`BanditStorage.write_control`.
+
+        Where the answer was lost and the same is sent again, the first one may have been stored
+        and the second returns ``False``; :meth:`read_control` then returns ``state``.
+
+        :raises StorageTimeoutError: Redis did not answer in time; it may have been stored
+        :raises StorageError: a value cannot be stored, or Redis refused
+        """
+        arguments = (1, self._control, *control_arguments(bandit, expected, state))
+        request = Request(self._slot(self._control), arguments, self._control_script)
+        return bool(self._client.call(request, deadline_of(timeout)))
 
     def check(self) -> list[str]:
         """Return which settings of Redis endanger what is stored, each with the fix.
@@ -297,72 +351,25 @@ class RedisBanditStorage(BanditStorage):
     def _ask(self, keys: Keys, *arguments: str | int) -> Any:
         return self._client.call(Request(keys.counts, arguments), None)
 
-    def _stored(self, bandit: str | None) -> Iterator[tuple[DecisionWrite, list[StoredReward]]]:
+    def _stored(
+        self, bandit: str | None, span: Span = ALWAYS
+    ) -> Iterator[tuple[DecisionWrite, list[StoredReward]]]:
         """Yield what is stored now, by the time at which it was."""
-        shards = self._shards(None, bandit)
-        logs = [self._stored_in(keys, self._mark(keys), bandit) for keys in shards]
-        for _, write, rows in heapq.merge(*logs, key=itemgetter(0)):
+        logs = [Log(self._client, keys) for keys in self._shards(None, bandit)]
+        parts = [log.entries(bandit, span) for log in logs]
+        for _, write, rows in heapq.merge(*parts, key=itemgetter(0)):
             yield write, rows
 
-    def _stored_in(
-        self, keys: Keys, mark: str, bandit: str | None
-    ) -> Iterator[tuple[int, DecisionWrite, list[StoredReward]]]:
-        for page in self._pages(keys, mark):
-            ids = [id_ for _, id_ in page]
-            texts, links = self._client.call_all(
-                [
-                    Request(keys.counts, ("HMGET", keys.decisions, *ids)),
-                    Request(keys.counts, ("HMGET", keys.links, *ids)),
-                ],
-                None,
-            )
-            writes = [read_decision(id_, text) for id_, text in zip(ids, texts, strict=True)]
-            chosen = [
-                (moment, write, ids_in(link))
-                for (moment, _), write, link in zip(page, writes, links, strict=True)
-                if bandit in (None, write.decision.bandit)
-            ]
-            rows = iter(self._rewards(keys, [id_ for *_, given in chosen for id_ in given]))
-            for moment, write, given in chosen:
-                yield moment, write, [next(rows) for _ in given]
 
-    def _mark(self, keys: Keys) -> str:
-        """Return where the log ends now."""
-        last = self._ask(keys, "XREVRANGE", keys.log, "+", "-", "COUNT", 1)
-        return last[0][0].decode() if last else ""
-
-    def _pages(self, keys: Keys, mark: str) -> Iterator[list[tuple[int, str]]]:
-        """Yield milliseconds and ids of decisions, as far as the log went at a mark."""
-        first = "-" if mark else ""
-        while first:
-            entries = self._ask(keys, "XRANGE", keys.log, first, mark, "COUNT", PAGE)
-            if not entries:
-                return
-            moments = [[int(n) for n in entry[0].split(b"-")] for entry in entries]
-            yield [(m[0], e[1][1].decode()) for m, e in zip(moments, entries, strict=True)]
-            first = f"{moments[-1][0]}-{moments[-1][1] + 1}"
-
-    def _rewards(self, keys: Keys, ids: Sequence[str]) -> Iterator[StoredReward]:
-        for start in range(0, len(ids), PAGE):
-            page = ids[start : start + PAGE]
-            texts = self._ask(keys, "HMGET", keys.rewards, *page)
-            for id_, text in zip(page, texts, strict=True):
-                yield read_reward(id_, text)[1]
-
-    def _orphans(self, keys: Keys) -> list[str]:
-        """Return the ids of rewards whose decision is not there, in the order of their arrival."""
-        waiting = dict(pairs(self._ask(keys, "HGETALL", keys.waiting)))
-        if not waiting:
-            return []
-        texts = self._ask(keys, "HMGET", keys.decisions, *(id_.decode() for id_ in waiting))
-        ids = [
-            id_
-            for (_, waits), text in zip(waiting.items(), texts, strict=True)
-            if text is None
-            for id_ in ids_in(waits)
-        ]
-        if not ids:
-            return []
-        rewards = self._ask(keys, "HMGET", keys.rewards, *ids)
-        numbers = {id_: read_reward(id_, text)[0] for id_, text in zip(ids, rewards, strict=True)}
-        return sorted(ids, key=numbers.__getitem__)
+def _changes(
+    ids: Sequence[str],
+    texts: Sequence[bytes | None],
+    concerns: Callable[[Decision], bool],
+    change: Callable[[Decision], Decision],
+) -> list[Change]:
+    """Return what to change of the decisions that are stored."""
+    return [
+        (id_, text, change(made))
+        for id_, text in zip(ids, texts, strict=True)
+        if text is not None and concerns(made := read_decision(id_, text).decision)
+    ]

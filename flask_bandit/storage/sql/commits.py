@@ -23,6 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from ...model import Decision, Reward, StatsDelta
 from ..base import Adjustment, Commit, CommitResult, DecisionWrite, RewardWrite
 from ..settle import Change, StoredReward, Touched, settle, touched
+from . import edits
 from .rows import (
     Row,
     adjustment_row,
@@ -208,7 +209,7 @@ def _apply_long(connection: Connection, commit: Commit) -> CommitResult:
 
 
 def rehearse(connection: Connection) -> None:
-    """Write to every table as commits do, and take it back.
+    """Write to every table as commits and operators do, and take it back.
 
     The caller rolls back if it fails.
 
@@ -222,6 +223,8 @@ def rehearse(connection: Connection) -> None:
     # The reward first, so that it is parked and has to be updated.
     _settle(connection, Commit(rewards=(RewardWrite(given, one),)))
     _settle(connection, Commit((DecisionWrite(made, one),), (), (Adjustment(id_, id_, 1, one),)))
+    edits.write_control(connection, id_, {}, None)
+    edits.write_control(connection, id_, {"checked": True}, {})
     connection.exec_driver_sql("ROLLBACK")
 
 

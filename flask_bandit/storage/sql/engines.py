@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
-from sqlalchemy import URL, Engine, create_engine, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import NullPool
@@ -194,3 +194,20 @@ def _first_line(said: str, engine: Engine) -> str:
     for secret in sorted(_secrets(engine), key=len, reverse=True):
         line = line.replace(secret, "***")
     return line
+
+
+def lax_settings(connection: Connection) -> list[str]:
+    """Return which settings of the server endanger what is stored, each with the fix."""
+    if connection.dialect.name != "postgresql":
+        return []
+    lost = {
+        "fsync": "a crash of the machine can destroy the whole database",
+        "full_page_writes": "a crash of the machine can destroy pages of the database",
+        "synchronous_commit": "a crash of the server can lose the commits of the last moment,"
+        " although they were acknowledged",
+    }
+    return [
+        f"PostgreSQL's setting {name} is off: {what}. Set it to on."
+        for name, what in lost.items()
+        if connection.exec_driver_sql(f"SHOW {name}").scalar() == "off"
+    ]

@@ -9,24 +9,58 @@ import json
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from math import inf
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Table, exists, func, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Table,
+    bindparam,
+    exists,
+    func,
+    select,
+    tuple_,
+    update,
+)
 
-from ...model import LogEntry, StatsDelta
+from ...model import MERGED, LogEntry, StatsDelta
 from ..base import Commit, DecisionWrite
 from ..settle import StoredReward
 from .rows import adjustment_of, decision_of, reward_of
 from .tables import adjustments, decisions, rewards
 
 PAGE = 500
+NUMBERS = 10_000
+"""Decisions that are looked up at once, to be read later."""
 
 _T = TypeVar("_T")
 Run = Callable[[Callable[[Connection], _T]], _T]
 """Does some work on a connection."""
 
 _STORED = ~decisions.c.awaited
-_COMPLETE = _STORED & (decisions.c.policy_version != "")
+_STANDS_FOR_ANOTHER = func.substr(decisions.c.policy_version, 1, len(MERGED)) == MERGED
+_COMPLETE = _STORED & (decisions.c.policy_version != "") & ~_STANDS_FOR_ANOTHER
+
+
+def _typed(name: str) -> BindParameter[Any]:
+    return bindparam(name, type_=decisions.c[name].type)
+
+
+_NUMBERS = (
+    select(decisions.c.at, decisions.c.seq)
+    .where(
+        decisions.c.bandit == bindparam("bandit"),
+        tuple_(decisions.c.at, decisions.c.seq) > tuple_(_typed("at"), _typed("seq")),
+        # Follows from the line above, and lets the planner guess how many there are.
+        decisions.c.at >= _typed("at"),
+        decisions.c.at < bindparam("until"),
+        decisions.c.seq <= bindparam("last"),
+    )
+    .order_by(decisions.c.at, decisions.c.seq)
+    .limit(NUMBERS)
+)
 
 
 def _all(query: Any, connection: Connection) -> Sequence[Any]:
@@ -39,7 +73,7 @@ def _count(statement: Any, connection: Connection) -> int:
 
 def _rows(run: Run[Any], table: Table, condition: ColumnElement[bool] | None) -> Iterator[Any]:
     """Yield pages of rows in the order of their numbers, up to the largest one of now."""
-    last: int = run(lambda c: c.execute(select(func.max(table.c.seq))).scalar()) or 0
+    last = _last(run, table)
     after = 0
     while after < last:
         query = select(table).where(table.c.seq > after, table.c.seq <= last)
@@ -52,6 +86,32 @@ def _rows(run: Run[Any], table: Table, condition: ColumnElement[bool] | None) ->
         after = page[-1].seq if len(page) == PAGE else last
 
 
+def _last(run: Run[Any], table: Table) -> int:
+    found: int | None = run(lambda c: c.execute(select(func.max(table.c.seq))).scalar())
+    return found or 0
+
+
+def _rows_of(run: Run[Any], bandit: str, since: float, until: float) -> Iterator[Sequence[Any]]:
+    """Yield pages of a bandit's decisions of some time, in the order of their numbers."""
+    # By time they are found, and by number they are wanted: eight bytes for each in between.
+    numbers = array("q", sorted(_numbers(run, bandit, since, until)))
+    for start in range(0, len(numbers), PAGE):
+        some = numbers[start : start + PAGE].tolist()
+        query = select(decisions).where(decisions.c.seq.in_(some), _COMPLETE)
+        yield run(partial(_all, query.order_by(decisions.c.seq)))
+
+
+def _numbers(run: Run[Any], bandit: str, since: float, until: float) -> Iterator[int]:
+    values = {"bandit": bandit, "until": until, "last": _last(run, decisions)}
+    at, seq = since, 0
+    while True:
+        page: Sequence[Any] = run(partial(_all, _NUMBERS.params(at=at, seq=seq, **values)))
+        yield from (row.seq for row in page)
+        if len(page) < NUMBERS:
+            return
+        at, seq = page[-1]
+
+
 def _joined(run: Run[Any], page: Sequence[Any]) -> dict[str, list[StoredReward]]:
     query = select(rewards).where(rewards.c.decision_id.in_([row.id for row in page]))
     found: dict[str, list[StoredReward]] = {}
@@ -60,10 +120,18 @@ def _joined(run: Run[Any], page: Sequence[Any]) -> dict[str, list[StoredReward]]
     return found
 
 
-def iter_log(run: Run[Any], bandit: str | None) -> Iterator[LogEntry]:
+def iter_log(
+    run: Run[Any], bandit: str | None, since: float | None, until: float | None
+) -> Iterator[LogEntry]:
     """Yield decisions that were not pruned, with their rewards."""
-    condition = _COMPLETE if bandit is None else _COMPLETE & (decisions.c.bandit == bandit)
-    for page in _rows(run, decisions, condition):
+    start = -inf if since is None else float(since)
+    end = inf if until is None else float(until)
+    if bandit is None:
+        of_then = _COMPLETE & (decisions.c.at >= start) & (decisions.c.at < end)
+        pages = _rows(run, decisions, of_then)
+    else:
+        pages = _rows_of(run, bandit, start, end)
+    for page in pages:
         joined = _joined(run, page)
         for row in page:
             given = tuple(stored.reward for stored in joined.get(row.id, ()))

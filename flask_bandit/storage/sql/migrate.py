@@ -17,7 +17,7 @@ from ...errors import ConfigurationError, StorageError, StorageTimeoutError
 from ..locks import remaining
 from .tables import VERSION_TABLE, alembic_version, decisions
 
-VERSIONS = ("0001",)
+VERSIONS = ("0001", "0002")
 """All versions that this code knows, the present one last."""
 
 LOCK_KEY = 0x62616E646974
@@ -78,11 +78,14 @@ def _step(connection: Connection, before: str | None) -> str:
             f"The tables are made by a package that is not installed ({error}):"
             " pip install 'Flask-Bandit[sql]'"
         ) from error
-    # Made by the app's own migrations, from our metadata: only the version is missing.
-    if before is None and inspect(connection).has_table(decisions.name):
-        command.stamp(_config(connection), "head")
-        return f"The tables are there; noted their version {VERSIONS[-1]}."
+    # Made by the app's own migrations, from the metadata of this version or of an earlier one:
+    # every step after the first leaves what is there already as it is.
+    found = before is None and inspect(connection).has_table(decisions.name)
+    if found:
+        command.stamp(_config(connection), VERSIONS[0])
     command.upgrade(_config(connection), "head")
+    if found:
+        return f"The tables are there; noted their version {VERSIONS[-1]}."
     return f"Updated the tables from version {before or 'none'} to {VERSIONS[-1]}."
 
 

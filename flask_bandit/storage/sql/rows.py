@@ -9,9 +9,10 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ...errors import StorageCorruptError
 from ...model import BanditKey, Counts, Decision, Reward, StatsDelta
 from ..base import Adjustment, DecisionWrite
-from ..codec import INTEGER_SUMS
+from ..codec import is_whole
 from ..settle import CountKey, StoredReward
 
 Row = dict[str, Any]
@@ -20,6 +21,11 @@ Row = dict[str, Any]
 def dump(value: object) -> str:
     """Write JSON in ASCII: an escaped NUL or surrogate is lawful in every database's text."""
     return json.dumps(value, separators=(",", ":"))
+
+
+def canonical(state: object) -> str:
+    """Write JSON so that equal texts are equal states: Python's True equals 1."""
+    return json.dumps(state, sort_keys=True)
 
 
 def decision_row(write: DecisionWrite) -> Row:
@@ -113,11 +119,32 @@ def adjustment_of(row: Any) -> Adjustment:
     return Adjustment(row.id, row.bandit, row.version, StatsDelta(json.loads(row.delta)))
 
 
+def control_of(rows: Iterable[Any]) -> dict[str, dict[str, Any]]:
+    """Turn rows of ``bandit_control`` back into states, by bandit.
+
+    :raises StorageCorruptError: somebody wrote what is no state
+    """
+    states = {}
+    for row in rows:
+        try:
+            state = json.loads(row.state)
+        except ValueError:
+            state = None
+        if not isinstance(state, dict):
+            raise StorageCorruptError(
+                f"bandit_control holds {row.state!r} for the bandit {row.bandit!r}, which is not a"
+                " JSON object: delete that row, and what was decided about the bandit is"
+                " forgotten, or restore it from a backup."
+            )
+        states[row.bandit] = state
+    return states
+
+
 def count_rows(sums: Mapping[CountKey, float], slot: int) -> list[Row]:
     """Turn sums to add into rows of ``bandit_counts``, in the order in which to lock them."""
     rows = []
     for key, value in sums.items():
-        whole = key.name in INTEGER_SUMS
+        whole = is_whole(key.name)
         rows.append(
             {
                 **key._asdict(),
@@ -134,5 +161,5 @@ def counts_of(rows: Iterable[Any]) -> Counts:
     found: dict[BanditKey, dict[str, dict[str, float]]] = {}
     for bandit, version, arm, name, count, total in rows:
         arms = found.setdefault(BanditKey(bandit, version), {})
-        arms.setdefault(arm, {})[name] = int(count) if name in INTEGER_SUMS else float(total)
+        arms.setdefault(arm, {})[name] = int(count) if is_whole(name) else float(total)
     return found

@@ -7,30 +7,32 @@ from __future__ import annotations
 
 import os
 import random
-import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from ...errors import ConfigurationError, StorageError, StorageTimeoutError
 from ...model import Counts, Decision, LogEntry
-from ..base import BanditStorage, Commit, CommitResult, boolean_option
-from ..codec import clean_commit
+from ..base import BanditStorage, Commit, CommitResult, ControlState, boolean_option
+from ..codec import clean_commit, clean_control
 from ..locks import deadline_of, remaining
-from . import commits, history, migrate
+from . import commits, edits, history, migrate
 from .engines import (
     cause,
     check_dialect,
     describe,
     is_disconnect,
     is_retried,
+    lax_settings,
     make_engine,
     translate,
 )
-from .links import FORK_PATIENCE, FORKING, Link, Links
+from .forks import forks
+from .links import FORKING, Link, Links
 from .rows import counts_of
 
 FOREVER = 2**31 - 1
@@ -40,7 +42,6 @@ PROBE_SECONDS = 10.0
 """How long a check waits for others who write."""
 
 _T = TypeVar("_T")
-_opened: weakref.WeakSet[SQLBanditStorage] = weakref.WeakSet()
 
 _COUNTS = text(
     "SELECT bandit, version, arm, name, CAST(sum(count) AS BIGINT), sum(total)"
@@ -80,8 +81,7 @@ class SQLBanditStorage(BanditStorage):
                 f"SQLBanditStorage takes a URI, an engine or a function that returns one, not a"
                 f" {type(engine).__name__}; with Flask-SQLAlchemy, 'lambda: db.engine'."
             )
-        with _forks.gate:
-            _opened.add(self)
+        forks.watch(self)
 
     def __repr__(self) -> str:
         where = describe(self._links.engine) if self._links else "not connected yet"
@@ -132,12 +132,21 @@ class SQLBanditStorage(BanditStorage):
         wanted = sorted(set(ids))
         return self._run(lambda c: commits.read_decisions(c, wanted), timeout)
 
-    def iter_log(self, bandit: str | None = None) -> Iterator[LogEntry]:
+    def iter_log(
+        self,
+        bandit: str | None = None,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> Iterator[LogEntry]:
         """Yield the log in pages; see :meth:`BanditStorage.iter_log`.
+
+        One bandit's decisions are found by an index, also those of some days; the times of all
+        bandits together have none, and the whole table is read.
 
         :raises StorageError: the database failed
         """
-        return history.iter_log(self._read, bandit)
+        return history.iter_log(self._read, bandit, since, until)
 
     def iter_commits(self) -> Iterator[Commit]:
         """Yield everything in pages; see :meth:`BanditStorage.iter_commits`.
@@ -152,6 +161,60 @@ class SQLBanditStorage(BanditStorage):
         :raises StorageError: the database failed; the pages before are pruned
         """
         return history.prune(self._read, before)
+
+    def erase(self, ids: Iterable[str], timeout: float | None = None) -> int:
+        """Remove the subject and the context of decisions; see :meth:`BanditStorage.erase`.
+
+        PostgreSQL keeps the old rows where nobody sees them until ``VACUUM``, which autovacuum
+        does by itself after a while, and then until their space is used again. In SQLite they are
+        overwritten, and the write-ahead log is emptied.
+
+        :raises StorageTimeoutError: the database did not answer in time
+        :raises StorageError: the database failed; erasing again is safe
+        """
+        deadline = deadline_of(timeout)
+        total = 0
+        for some in commits.chunks(sorted(set(ids))):
+            total += self._run(partial(edits.erase, ids=some), _left(deadline))
+        # Even where nothing was found: the time before may have failed at just this.
+        self._run(edits.empty_log, _left(deadline))
+        return total
+
+    def read_control(self, timeout: float | None = None) -> Mapping[str, ControlState]:
+        """Return the states of all bandits; see :meth:`BanditStorage.read_control`.
+
+        :raises StorageTimeoutError: the database did not answer in time
+        :raises StorageError: the database failed
+        """
+        return self._run(edits.read_control, timeout)
+
+    def write_control(
+        self,
+        bandit: str,
+        state: ControlState,
+        expected: ControlState | None,
+        timeout: float | None = None,
+    ) -> bool:
+        """Replace a bandit's state, if it is the expected one; see the base class.
+
+        :raises StorageTimeoutError: the database did not answer in time
+        :raises StorageError: a value cannot be stored, or the database failed
+        """
+        new = clean_control(state)
+        seen = None if expected is None else clean_control(expected)
+        lost = False
+
+        def replace(connection: Connection) -> bool:
+            nonlocal lost
+            try:
+                done = edits.write_control(connection, bandit, new, seen)
+            except DBAPIError as error:
+                lost = lost or is_disconnect(error)
+                raise
+            # It may have been stored just before the connection broke: then it is this one.
+            return done or (lost and edits.holds(connection, bandit, new))
+
+        return self._run(replace, timeout)
 
     def upgrade(self) -> str:
         """Make or update the tables; see :meth:`BanditStorage.upgrade`.
@@ -181,7 +244,7 @@ class SQLBanditStorage(BanditStorage):
                 self._run(commits.rehearse, PROBE_SECONDS)
             except StorageError as error:
                 found.append(f"Commits cannot be stored. {error}")
-        return found + self._run(_lax_settings, None, upgrading=True)
+        return found + self._run(lax_settings, None, upgrading=True)
 
     def close(self) -> None:
         """Give back the connections; using the storage again opens new ones."""
@@ -270,6 +333,8 @@ class SQLBanditStorage(BanditStorage):
             if self._own and not link.used:
                 connection.exec_driver_sql("PRAGMA journal_mode = WAL")
                 connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
+                # Where rows move to another page, a copy would stay that erasing cannot find.
+                connection.exec_driver_sql("PRAGMA secure_delete = ON")
         if self._has_tables or upgrading:
             return
         version = migrate.stored_version(connection)
@@ -293,13 +358,13 @@ class SQLBanditStorage(BanditStorage):
         """Return the connections, of the engine that the app has by now."""
         if self._links is None:
             engine = self._given if isinstance(self._given, Engine) else self._given()  # type: ignore[operator]
-            if not _forks.gate.acquire(timeout=remaining(deadline)):
+            if not forks.gate.acquire(timeout=remaining(deadline)):
                 raise StorageTimeoutError(FORKING)
             try:
                 if self._links is None:
                     self._links = self._make_links(engine)
             finally:
-                _forks.gate.release()
+                forks.gate.release()
         return self._links
 
     def _make_links(self, engine: Engine) -> Links:
@@ -320,58 +385,5 @@ class SQLBanditStorage(BanditStorage):
         self._pid = os.getpid()
 
 
-def _lax_settings(connection: Connection) -> list[str]:
-    if connection.dialect.name != "postgresql":
-        return []
-    lost = {
-        "fsync": "a crash of the machine can destroy the whole database",
-        "full_page_writes": "a crash of the machine can destroy pages of the database",
-        "synchronous_commit": "a crash of the server can lose the commits of the last moment,"
-        " although they were acknowledged",
-    }
-    return [
-        f"PostgreSQL's setting {name} is off: {what}. Set it to on."
-        for name, what in lost.items()
-        if connection.exec_driver_sql(f"SHOW {name}").scalar() == "off"
-    ]
-
-
-class _Forks:
-    """Tells the storages before and after each fork of this process."""
-
-    def __init__(self) -> None:
-        self.gate = threading.RLock()
-        """Held during a fork: threads fork one after another, and nothing new appears meanwhile."""
-
-        self._told: list[Links] = []
-
-    def before(self) -> None:
-        self.gate.acquire()
-        deadline = time.monotonic() + FORK_PATIENCE
-        told = [storage._links for storage in list(_opened) if storage._links is not None]
-        # First those that may take a while: the others go on until then.
-        self._told = sorted(told, key=lambda links: not links.waits_at_forks)
-        for links in self._told:
-            links.before_fork(deadline)
-
-    def after_in_parent(self) -> None:
-        for links in self._told:
-            links.after_fork()
-        self._told = []
-        self.gate.release()
-
-    def after_in_child(self) -> None:
-        self.gate = threading.RLock()
-        self._told = []
-        migrate.reset_after_fork()
-        for storage in list(_opened):
-            if storage._links is not None:
-                storage._forget(storage._links)
-
-
-_forks = _Forks()
-os.register_at_fork(
-    before=_forks.before,
-    after_in_parent=_forks.after_in_parent,
-    after_in_child=_forks.after_in_child,
-)
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else remaining(deadline)

@@ -69,6 +69,8 @@ decisions = Table(
     Column("delta", Text, nullable=False),
     Column("awaited", Boolean, nullable=False),
     UniqueConstraint("id"),
+    # For the log of some days. With the number it alone says which rows those are.
+    Index(None, "bandit", "at", "seq"),
 )
 
 rewards = Table(
@@ -101,7 +103,7 @@ adjustments = Table(
     UniqueConstraint("id"),
 )
 
-# Reserved for what an administrator sets, such as a pause or a winner; nothing writes it yet.
+# What an operator decided about a bandit, as a JSON object.
 control = Table(
     "bandit_control",
     metadata,

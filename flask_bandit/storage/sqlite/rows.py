@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from ...model import Decision, Reward, StatsDelta
+from ...errors import StorageCorruptError
+from ...model import MERGED, Decision, Reward, StatsDelta
 from ..base import Adjustment, DecisionWrite
 from ..codec import LARGEST_INTEGER
 from ..settle import Change, CountKey, StoredReward
@@ -42,7 +43,16 @@ _PRUNE = (
     "UPDATE bandit_decisions SET propensity = NULL, propensities = NULL, policy_version = '',"
     " context = NULL, subject = NULL"
     " WHERE seq > ? AND seq <= ? AND at < ? AND policy_version <> ''"
+    f" AND substr(policy_version, 1, {len(MERGED)}) <> '{MERGED}'"
 )
+_ERASE = (
+    "UPDATE bandit_decisions SET context = NULL, subject = NULL"
+    " WHERE (context IS NOT NULL OR subject IS NOT NULL) AND id"
+)
+_INSERT_CONTROL = "INSERT INTO bandit_control (bandit, state) VALUES (?,?)"
+_UPDATE_CONTROL = "UPDATE bandit_control SET state = ? WHERE bandit = ?"
+_SELECT_STATE = "SELECT bandit, state FROM bandit_control WHERE bandit = ?"
+SELECT_CONTROL = "SELECT bandit, state FROM bandit_control"
 SELECT_COUNTS = "SELECT bandit, version, arm, name, value FROM bandit_counts"
 SELECT_ADJUSTMENTS = (
     "SELECT id, bandit, version, delta, seq FROM bandit_adjustments"
@@ -50,14 +60,19 @@ SELECT_ADJUSTMENTS = (
 )
 _SELECT_DECISIONS = f"SELECT {_DECISION} FROM bandit_decisions WHERE "
 _SELECT_REWARDS = f"SELECT {_REWARD} FROM bandit_rewards WHERE "
-_BY_SEQ = _SELECT_DECISIONS + "seq > ? AND seq <= ? ORDER BY seq"
-_BY_SEQ_OF_BANDIT = _SELECT_DECISIONS + "seq > ? AND seq <= ? AND bandit = ? ORDER BY seq"
+_BY_SEQ = _SELECT_DECISIONS + "seq > ? AND seq <= ? AND at >= ? AND at < ? ORDER BY seq"
+SELECT_NUMBERS = (
+    "SELECT at, seq FROM bandit_decisions"
+    " WHERE bandit = ? AND (at, seq) > (?, ?) AND at < ? AND seq <= ? ORDER BY at, seq LIMIT ?"
+)
 WITHOUT_DECISION = (
     f"SELECT {_REWARD}, seq FROM bandit_rewards AS r WHERE counted = 0 AND seq > ? AND NOT EXISTS"
     " (SELECT 1 FROM bandit_decisions AS d WHERE d.id = r.decision_id) ORDER BY seq LIMIT ?"
 )
 
 encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+# Equal texts are equal states: Python's True equals 1.
+_canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
 
 
 @lru_cache(IDS_PER_QUERY)
@@ -66,7 +81,7 @@ def _marks(count: int) -> str:
 
 
 def _in(
-    connection: sqlite3.Connection, query: str, ids: Sequence[str], rest: str = ""
+    connection: sqlite3.Connection, query: str, ids: Sequence[str | int], rest: str = ""
 ) -> list[Row]:
     rows: list[Row] = []
     for start in range(0, len(ids), IDS_PER_QUERY):
@@ -102,14 +117,27 @@ def rewards_of(
     return found
 
 
-def read_page(start: int, end: int, bandit: str | None) -> Callable[[sqlite3.Connection], Page]:
-    """Return what reads the decisions after ``start`` up to ``end``, with their rewards."""
+def read_page(
+    start: int, end: int, since: float, until: float
+) -> Callable[[sqlite3.Connection], Page]:
+    """Return what reads the decisions after ``start`` up to ``end``, with their rewards.
+
+    :param since: only those made at this time or later
+    :param until: only those made before this time
+    """
 
     def read(connection: sqlite3.Connection) -> Page:
-        if bandit is None:
-            found = connection.execute(_BY_SEQ, (start, end)).fetchall()
-        else:
-            found = connection.execute(_BY_SEQ_OF_BANDIT, (start, end, bandit)).fetchall()
+        found = connection.execute(_BY_SEQ, (start, end, since, until)).fetchall()
+        return found, rewards_of(connection, [row[0] for row in found])
+
+    return read
+
+
+def read_numbered(numbers: Sequence[int]) -> Callable[[sqlite3.Connection], Page]:
+    """Return what reads the decisions of some numbers, with their rewards."""
+
+    def read(connection: sqlite3.Connection) -> Page:
+        found = _in(connection, _SELECT_DECISIONS + "seq", numbers, " ORDER BY seq")
         return found, rewards_of(connection, [row[0] for row in found])
 
     return read
@@ -120,6 +148,51 @@ def prune_page(start: int, end: int, before: float) -> Callable[[sqlite3.Connect
     return lambda connection: connection.execute(_PRUNE, (start, end, before)).rowcount
 
 
+def erase(ids: Sequence[str]) -> Callable[[sqlite3.Connection], int]:
+    """Return what removes subject and context of some decisions, and counts those that had any."""
+    query = f"{_ERASE} IN ({_marks(len(ids))})"
+    return lambda connection: connection.execute(query, ids).rowcount
+
+
+def replace_control(
+    bandit: str, state: object, expected: object
+) -> Callable[[sqlite3.Connection], bool]:
+    """Return what writes a bandit's state where ``expected`` is stored, and tells if it was."""
+
+    def replace(connection: sqlite3.Connection) -> bool:
+        found = connection.execute(_SELECT_STATE, (bandit,)).fetchall()
+        if _canonical(control_of(found).get(bandit)) != _canonical(expected):
+            return False
+        if found:
+            connection.execute(_UPDATE_CONTROL, (_canonical(state), bandit))
+        else:
+            connection.execute(_INSERT_CONTROL, (bandit, _canonical(state)))
+        return True
+
+    return replace
+
+
+def control_of(rows: Iterable[Row]) -> dict[str, dict[str, Any]]:
+    """Turn rows of bandits and their states into the states, by bandit.
+
+    :raises StorageCorruptError: somebody wrote what is no state
+    """
+    states = {}
+    for bandit, text in rows:
+        try:
+            state = json.loads(text)
+        except (TypeError, ValueError):
+            state = None
+        if not isinstance(state, dict):
+            raise StorageCorruptError(
+                f"bandit_control holds {text!r} for the bandit {bandit!r}, which is not a JSON"
+                " object: delete that row, and what was decided about the bandit is forgotten, or"
+                " restore it from a backup."
+            )
+        states[bandit] = state
+    return states
+
+
 def adjustments_among(connection: sqlite3.Connection, ids: Sequence[str]) -> list[str]:
     """Return which of ``ids`` are stored."""
     return [row[0] for row in _in(connection, "SELECT id FROM bandit_adjustments WHERE id", ids)]
@@ -128,7 +201,7 @@ def adjustments_among(connection: sqlite3.Connection, ids: Sequence[str]) -> lis
 def probe_writing(connection: sqlite3.Connection) -> None:
     """Write a row and take it back."""
     connection.execute("SAVEPOINT probe")
-    connection.execute("INSERT INTO bandit_control (bandit, state) VALUES ('', '{}')")
+    connection.execute("INSERT OR REPLACE INTO bandit_control (bandit, state) VALUES ('', '{}')")
     connection.execute("ROLLBACK TO probe")
 
 

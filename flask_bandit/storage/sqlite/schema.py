@@ -71,6 +71,8 @@ STEPS: tuple[tuple[str, ...], ...] = (
             state TEXT NOT NULL
         ) WITHOUT ROWID""",
     ),
+    # For the log of some days. SQLite adds the row's number, so it alone says which rows those are.
+    ("CREATE INDEX bandit_decisions_time ON bandit_decisions (bandit, at)",),
 )
 
 

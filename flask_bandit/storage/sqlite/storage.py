@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
+from math import inf
 from typing import Any
 
 from ...errors import ConfigurationError, StorageError
 from ...model import BanditKey, Counts, Decision, LogEntry
-from ..base import BanditStorage, Commit, CommitResult, boolean_option
-from ..codec import clean_commit
+from ..base import BanditStorage, Commit, CommitResult, ControlState, boolean_option
+from ..codec import clean_commit, clean_control
 from ..locks import deadline_of
 from ..settle import settle, touched
 from . import rows
@@ -31,6 +33,8 @@ from .schema import (
 PAGE = 500
 """Decisions that are read at once: a reader that holds on lets the write-ahead log grow."""
 PRUNE_PAGE = 1000
+NUMBERS = 10_000
+"""Decisions that are looked up at once, to be read later."""
 
 _SYNCHRONOUS = ("normal", "full")
 
@@ -145,15 +149,27 @@ class SQLiteBanditStorage(BanditStorage):
         wanted = list(ids)
         return self._file.read(lambda c: rows.decisions_by_id(c, wanted), deadline_of(timeout))
 
-    def iter_log(self, bandit: str | None = None) -> Iterator[LogEntry]:
+    def iter_log(
+        self,
+        bandit: str | None = None,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> Iterator[LogEntry]:
         """Yield the log, as far as it goes at the start; see :meth:`BanditStorage.iter_log`.
+
+        One bandit's decisions are found by an index, also those of some days; the times of all
+        bandits together have none, and the whole file is read.
 
         :raises StorageError: the file cannot be read
         """
-        for found, given in self._pages(bandit):
+        start = -inf if since is None else float(since)
+        end = inf if until is None else float(until)
+        pages = self._pages(start, end) if bandit is None else self._pages_of(bandit, start, end)
+        for found, given in pages:
             for row in found:
                 made = rows.decision_of(row)
-                if not made.is_pruned:
+                if not made.is_pruned and made.stands_for is None:
                     rewards = tuple(stored.reward for stored in given.get(made.id, ()))
                     yield LogEntry(made, rewards)
 
@@ -168,7 +184,7 @@ class SQLiteBanditStorage(BanditStorage):
             for page in self._scan(rows.WITHOUT_DECISION, "bandit_rewards")
             for row in page
         }
-        for found, given in self._pages(None):
+        for found, given in self._pages():
             for row in found:
                 write = rows.decision_write_of(row)
                 stored = given.get(write.decision.id, ())
@@ -197,6 +213,51 @@ class SQLiteBanditStorage(BanditStorage):
             # As long again for those who wait to write, since who asks again at once comes first.
             time.sleep(time.monotonic() - started)
         return total
+
+    def erase(self, ids: Iterable[str], timeout: float | None = None) -> int:
+        """Remove the subject and the context of decisions; see :meth:`BanditStorage.erase`.
+
+        They are overwritten in the file, and the write-ahead log, which has older copies, is
+        emptied. What backups and the disk itself still hold is beyond it.
+
+        :raises StorageTimeoutError: others wrote, or kept the log open by reading, all the time
+        :raises StorageError: it failed; erasing again is safe
+        """
+        deadline = deadline_of(timeout)
+        wanted = sorted(set(ids))
+        total = 0
+        for start in range(0, len(wanted), rows.IDS_PER_QUERY):
+            some = wanted[start : start + rows.IDS_PER_QUERY]
+            total += self._file.write(rows.erase(some), deadline)
+        # Even where nothing was found: the time before may have failed at just this.
+        self._file.empty_log(deadline)
+        return total
+
+    def read_control(self, timeout: float | None = None) -> Mapping[str, ControlState]:
+        """Return the states of all bandits; see :meth:`BanditStorage.read_control`.
+
+        :raises StorageTimeoutError: the file was locked all the time
+        :raises StorageError: the file cannot be read
+        """
+        return rows.control_of(self._select(rows.SELECT_CONTROL, (), deadline_of(timeout)))
+
+    def write_control(
+        self,
+        bandit: str,
+        state: ControlState,
+        expected: ControlState | None,
+        timeout: float | None = None,
+    ) -> bool:
+        """Replace a bandit's state, if it is the expected one; in one transaction.
+
+        See :meth:`BanditStorage.write_control`.
+
+        :raises StorageTimeoutError: the file was locked all the time
+        :raises StorageError: a value cannot be stored or the file cannot be written
+        """
+        seen = None if expected is None else clean_control(expected)
+        replace = rows.replace_control(bandit, clean_control(state), seen)
+        return self._file.write(replace, deadline_of(timeout))
 
     def upgrade(self) -> str:
         """Make the tables, or bring them up to date; also where ``auto_migrate`` is off.
@@ -266,6 +327,8 @@ class SQLiteBanditStorage(BanditStorage):
         connection.execute(f"PRAGMA synchronous = {self.synchronous}")
         connection.execute("PRAGMA journal_mode = WAL").fetchone()
         connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}").fetchone()
+        # Always: where rows move to another page, a copy would stay that erasing cannot find.
+        connection.execute("PRAGMA secure_delete = ON").fetchone()
 
     # Reading in pages
 
@@ -276,11 +339,31 @@ class SQLiteBanditStorage(BanditStorage):
         (found,) = self._select(f"SELECT max(seq) FROM {table}", (), None)
         return int(found[0] or 0)
 
-    def _pages(self, bandit: str | None) -> Iterator[rows.Page]:
+    def _pages(self, since: float = -inf, until: float = inf) -> Iterator[rows.Page]:
         """Yield rows of decisions and their rewards; nothing stays open in between."""
         last = self._last("bandit_decisions")
         for start in range(0, last, PAGE):
-            yield self._file.read(rows.read_page(start, min(start + PAGE, last), bandit), None)
+            end = min(start + PAGE, last)
+            yield self._file.read(rows.read_page(start, end, since, until), None)
+
+    def _pages_of(self, bandit: str, since: float, until: float) -> Iterator[rows.Page]:
+        """Yield the same of one bandit."""
+        # By time they are found, and by number they are wanted: eight bytes for each in between.
+        numbers = array("q", sorted(self._numbers(bandit, since, until)))
+        for start in range(0, len(numbers), PAGE):
+            page = numbers[start : start + PAGE].tolist()
+            yield self._file.read(rows.read_numbered(page), None)
+
+    def _numbers(self, bandit: str, since: float, until: float) -> Iterator[int]:
+        last = self._last("bandit_decisions")
+        at, seq = since, 0
+        while True:
+            values = (bandit, at, seq, until, last, NUMBERS)
+            page = self._select(rows.SELECT_NUMBERS, values, None)
+            yield from (number for _, number in page)
+            if len(page) < NUMBERS:
+                return
+            at, seq = page[-1]
 
     def _scan(self, query: str, table: str) -> Iterator[list[Any]]:
         """Yield pages of rows whose last column is ``seq``."""

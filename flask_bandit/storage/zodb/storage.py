@@ -1,51 +1,39 @@
 """A storage in a ZODB: a file for one process, or a ZEO server for many.
 
-The layout is in ``tables``, connections are in ``sessions``; here are deadlines and
-retries.
+The layout is in ``tables``, deadlines and retries are in ``transactions``, connections in
+``sessions``.
 """
 
 from __future__ import annotations
 
-import atexit
 import glob
 import os
-import random
-import threading
-import time
-import weakref
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar
 
-from ...errors import ConfigurationError, StorageError, StorageTimeoutError
+from ...errors import ConfigurationError, StorageError
 from ...model import Counts, Decision, LogEntry
-from ..base import BanditStorage, Commit, CommitResult, boolean_option
-from ..codec import clean_commit
-from ..locks import ThreadLock, deadline_of, remaining
-from .sessions import (
-    ClientDisconnected,
-    ConflictError,
-    FileSource,
-    Session,
-    source_of,
-    translated,
-)
+from ..base import BanditStorage, Commit, CommitResult, ControlState, boolean_option
+from ..codec import clean_commit, clean_control
+from ..ledger import is_logged
+from ..locks import deadline_of, remaining
+from .sessions import FileSource, source_of, translated
 from .tables import (
     LAYOUT,
     Entry,
     Tables,
+    control_text,
     decision_commit,
     layout_of,
-    make_tables,
+    upgrade_tables,
 )
+from .transactions import Transactions
 
 PAGE = 200
 """Rows that are read or pruned in one transaction."""
-LONGEST_PAUSE = 0.02
 
 _T = TypeVar("_T")
-_opened: weakref.WeakSet[ZODBBanditStorage] = weakref.WeakSet()
 
 
 class ZODBBanditStorage(BanditStorage):
@@ -68,8 +56,7 @@ class ZODBBanditStorage(BanditStorage):
         self.auto_migrate = boolean_option("auto_migrate", auto_migrate)
         # Others write to a server; to a file, only this process does.
         self.default_stats_ttl = 0.1 if isinstance(self._source, FileSource) else 1.0
-        self._lock = ThreadLock(self._source.name)
-        self._session: Session | None = None
+        self._transactions = Transactions(self._source)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} on {self._source.name}>"
@@ -128,16 +115,26 @@ class ZODBBanditStorage(BanditStorage):
         wanted = list(ids)
         return self._run(lambda tables: tables.get_decisions(wanted), timeout)
 
-    def iter_log(self, bandit: str | None = None) -> Iterator[LogEntry]:
+    def iter_log(
+        self,
+        bandit: str | None = None,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> Iterator[LogEntry]:
         """Yield the log as it was at the first step; see :meth:`BanditStorage.iter_log`.
+
+        Of a stretch of time, only the decisions are read that were stored at most an hour before
+        or after it, and those of it that were stored at another time.
 
         :raises StorageError: the database failed
         """
-        for entry in self._entries("log"):
-            assert entry.write is not None
-            decision = entry.write.decision
-            if bandit in (None, decision.bandit) and not decision.is_pruned:
-                yield LogEntry(decision, tuple(stored.reward for stored in entry.rewards))
+        for part in self._run(lambda tables: tables.parts(since, until), None):
+            for entry in self._listed(part) if isinstance(part, list) else self._span("log", *part):
+                assert entry.write is not None
+                if is_logged(entry.write.decision, bandit, since, until):
+                    rewards = tuple(stored.reward for stored in entry.rewards)
+                    yield LogEntry(entry.write.decision, rewards)
 
     def iter_commits(self) -> Iterator[Commit]:
         """Yield what is stored, as commits; see :meth:`BanditStorage.iter_commits`.
@@ -160,8 +157,10 @@ class ZODBBanditStorage(BanditStorage):
             yield Commit(adjustments=(item,))
 
     def _entries(self, tree: str) -> Iterator[Entry]:
-        end = self._run(lambda tables: tables.last(tree), None)
-        number = 0
+        return self._span(tree, 0, self._run(lambda tables: tables.last(tree), None))
+
+    def _span(self, tree: str, number: int, end: int) -> Iterator[Entry]:
+        """Yield the entries with numbers above one and up to another."""
         while number < end:
             after = number
             page = self._run(lambda tables: tables.page(tree, after, end, PAGE), None)  # noqa: B023
@@ -169,6 +168,12 @@ class ZODBBanditStorage(BanditStorage):
                 return
             yield from page
             number = page[-1].number
+
+    def _listed(self, numbers: list[int]) -> Iterator[Entry]:
+        """Yield the entries of the log with these numbers."""
+        for start in range(0, len(numbers), PAGE):
+            page = numbers[start : start + PAGE]
+            yield from self._run(lambda tables: tables.listed(page), None)  # noqa: B023
 
     def prune(self, before: float) -> int:
         """Remove the details of old decisions, and pack a file; see :meth:`BanditStorage.prune`.
@@ -193,6 +198,55 @@ class ZODBBanditStorage(BanditStorage):
             self.pack()
         return total
 
+    def erase(self, ids: Iterable[str], timeout: float | None = None) -> int:
+        """Remove subjects and contexts; see :meth:`BanditStorage.erase`.
+
+        A ZODB keeps what was replaced until it is packed, see :meth:`pack`; packing a file leaves
+        the former one beside it, with ``.old`` behind its name.
+
+        :raises StorageTimeoutError: the server did not answer; some may have been erased
+        :raises StorageError: the database failed; what was erased so far is
+        """
+        deadline = deadline_of(timeout)
+        wanted = list(dict.fromkeys(ids))
+        erased = 0
+        for start in range(0, len(wanted), PAGE):
+            page = wanted[start : start + PAGE]
+            left = None if deadline is None else remaining(deadline)
+            erased += self._run(lambda tables: tables.erase(page), left)  # noqa: B023
+        return erased
+
+    def read_control(self, timeout: float | None = None) -> Mapping[str, ControlState]:
+        """Return what operators decided; see :meth:`BanditStorage.read_control`.
+
+        :raises StorageTimeoutError: the server did not answer
+        :raises StorageError: the database failed
+        """
+        return self._run(Tables.read_control, timeout)
+
+    def write_control(
+        self,
+        bandit: str,
+        state: ControlState,
+        expected: ControlState | None,
+        timeout: float | None = None,
+    ) -> bool:
+        """Replace a control state if it is still as expected; see
+        :meth:`BanditStorage.write_control`.
+
+        Where the answer was lost and the same is sent again, the first one may have been stored
+        and the second returns ``False``; :meth:`read_control` then returns ``state``.
+
+        :raises StorageTimeoutError: the server did not answer; it may have been stored
+        :raises StorageError: a value cannot be stored or the database failed
+        """
+        seen = None if expected is None else control_text(expected)
+        # The name is checked with the rest: as a key.
+        text = control_text(clean_control({bandit: state})[bandit])
+        # By this it is known again if the answer gets lost, and the transaction is done anew.
+        call = uuid.uuid4().hex
+        return self._run(lambda tables: tables.write_control(bandit, seen, text, call), timeout)
+
     def pack(self) -> None:
         """Give back the space of what was replaced, in the whole database, whoever uses it.
 
@@ -200,7 +254,7 @@ class ZODBBanditStorage(BanditStorage):
 
         :raises StorageError: the database failed
         """
-        db = self._transact(lambda root: root._p_jar.db(), None)
+        db = self._transactions.run(lambda root: root._p_jar.db(), None)
         try:
             db.pack()
         except Exception as error:
@@ -213,12 +267,12 @@ class ZODBBanditStorage(BanditStorage):
         """
 
         def make(root: Any) -> bool:
-            if layout_of(root, self.root):
+            if layout_of(root, self.root) == LAYOUT:
                 return False
-            make_tables(root, self.root)
+            upgrade_tables(root, self.root)
             return True
 
-        if self._transact(make, None):
+        if self._transactions.run(make, None):
             return f"Made layout {LAYOUT} under {self.root!r} in {self._source.name}."
         return f"{self._source.name} has layout {LAYOUT} under {self.root!r}; nothing to do."
 
@@ -237,128 +291,23 @@ class ZODBBanditStorage(BanditStorage):
 
         Never raises; using the storage again opens it again.
         """
-        session, self._session = self._session, None
-        if session is None or session.is_inherited():
-            return
-        try:
-            session.take(deadline_of(1.0))
-        except StorageError:
-            session.drop()
-            return
-        try:
-            session.close()
-        finally:
-            session.give_back()
+        self._transactions.close()
 
     def _run(self, work: Callable[[Tables], _T], timeout: float | None, fresh: bool = True) -> _T:
         """Do ``work`` on the tables in a transaction.
 
         :param fresh: which certainly sees all commits
         """
-        return self._transact(lambda root: work(self._tables(root)), timeout, fresh)
+        return self._transactions.run(lambda root: work(self._tables(root)), timeout, fresh)
 
     def _tables(self, root: Any) -> Tables:
-        if not layout_of(root, self.root):
+        layout = layout_of(root, self.root)
+        if layout < LAYOUT:
             if not self.auto_migrate:
+                found = f"an older layout, {layout}," if layout else "nothing"
                 raise StorageError(
-                    f"{self._source.name} has nothing under {self.root!r}; run 'flask bandit db"
+                    f"{self._source.name} has {found} under {self.root!r}; run 'flask bandit db"
                     " upgrade', or set auto_migrate=True."
                 )
-            make_tables(root, self.root)
+            upgrade_tables(root, self.root)
         return Tables(root[self.root])
-
-    def _transact(self, work: Callable[[Any], _T], timeout: float | None, fresh: bool = True) -> _T:
-        deadline = deadline_of(timeout)
-        if deadline is None or not self._source.may_hang:
-            return self._retry(work, deadline, fresh, [])
-        # ZEO's client waits for an answer without any limit. So a thread waits, and is given up.
-        outcome: Future[_T] = Future()
-        used: list[Session] = []
-
-        def call() -> None:
-            try:
-                outcome.set_result(self._retry(work, deadline, fresh, used))
-            except BaseException as error:
-                outcome.set_exception(error)
-
-        threading.Thread(target=call, name="zodb call", daemon=True).start()
-        try:
-            return outcome.result(remaining(deadline))
-        except FutureTimeoutError:
-            for session in used:
-                session.drop()
-            raise StorageTimeoutError(
-                f"No answer from {self._source.name} in time; sending it again is safe."
-            ) from None
-
-    def _retry(
-        self, work: Callable[[Any], _T], deadline: float | None, fresh: bool, used: list[Session]
-    ) -> _T:
-        """Do ``work`` until it meets no conflict and no broken connection.
-
-        :param used: holds the session while this thread uses it
-        """
-        pause = 0.001
-        while True:
-            session = self._current()
-            session.take(deadline)
-            used.append(session)
-            try:
-                if not session.dropped:
-                    return _once(session, work, deadline, fresh)
-            except (ConflictError, ClientDisconnected) as error:
-                if deadline is not None and time.monotonic() + pause >= deadline:
-                    raise translated(error, self._source) from error
-            finally:
-                used.clear()
-                if session.dropped:
-                    session.close()
-                session.give_back()
-            fresh = True
-            time.sleep(random.uniform(0, pause))
-            pause = min(2 * pause, LONGEST_PAUSE)
-
-    def _current(self) -> Session:
-        """Return the session of this process, a new one if the last was given up."""
-        self._lock.acquire(None)
-        try:
-            session = self._session
-            if session is None or session.dropped or session.is_inherited():
-                session = self._session = Session(self._source)
-                _opened.add(self)
-            return session
-        finally:
-            self._lock.release()
-
-
-def _once(session: Session, work: Callable[[Any], _T], deadline: float | None, fresh: bool) -> _T:
-    """Do ``work`` in one transaction."""
-    try:
-        root = session.begin(deadline, fresh)
-        result = work(root)
-        session.manager.commit()
-        return result
-    except (ConflictError, StorageError):
-        session.abort()
-        if session.connection is None:
-            session.close()
-        raise
-    except ClientDisconnected:
-        session.abort()
-        session.close()
-        raise
-    except Exception as error:
-        # In whatever state it is: the next one begins with what is stored.
-        session.abort()
-        session.close()
-        raise translated(error, session.source) from error
-    except BaseException:
-        session.abort()
-        session.close()
-        raise
-
-
-@atexit.register
-def _close_all() -> None:
-    for storage in list(_opened):
-        storage.close()

@@ -11,28 +11,36 @@ import random
 import time
 from collections.abc import Iterable
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from BTrees.Length import Length
 from BTrees.LOBTree import LOBTree
-from BTrees.OOBTree import OOBTree
+from BTrees.OOBTree import OOBTree, OOTreeSet
 from persistent.mapping import PersistentMapping
 
 from ...errors import StorageError
 from ...model import BanditKey, Counts, Decision
-from ..base import Adjustment, Commit, CommitResult, DecisionWrite, RewardWrite
+from ..base import Adjustment, Commit, CommitResult, ControlState, DecisionWrite, RewardWrite
 from ..codec import (
+    clean_control,
     commit_from_record,
     commit_to_record,
     decision_from_record,
     reward_write_from_record,
     reward_write_to_record,
 )
+from ..ledger import erased, is_erasable, is_prunable
 from ..settle import Change, StoredReward, settle, touched
 
-LAYOUT = 1
+LAYOUT = 2
 """The layout that this code reads and writes."""
 LAYOUT_KEY = "flask_bandit_layout"
+
+NEAR = 3600.0
+"""Seconds between the time of a decision and that of storing it which are nothing special."""
+
+Part: TypeAlias = tuple[int, int] | list[int]
+"""A part of the log: the numbers above one and up to another, or just these."""
 
 
 class Entry(NamedTuple):
@@ -52,11 +60,17 @@ class Tables:
     * ``owners``: reward id -> id of its decision
     * ``adjustments``: id -> (number, text)
     * ``counts``: (bandit, version, arm, name) -> sum
+    * ``control``: bandit -> (id of the call that wrote it, text)
+    * ``strays``: (time of a decision, number) of those that were stored at quite another time
+    * ``strays_after``: the number above which ``strays`` has them all
 
     A row is an object of its own, because ZODB writes a whole bucket for each change in it. It
     holds the decision and all its rewards: a decision and a reward for it that are stored at the
     same time change the same object, so that one of them conflicts, is sent again and sees the
     other. Sums are ``Length`` objects, which ZODB adds up instead of reporting a conflict.
+
+    The numbers of the log are times of storing. So a stretch of time is found by them, and only
+    the decisions of another time, as those of an import, need an index.
     """
 
     def __init__(self, home: Any) -> None:
@@ -66,6 +80,9 @@ class Tables:
         self.owners: Any = home["owners"]
         self.adjustments: Any = home["adjustments"]
         self.counts: Any = home["counts"]
+        self.control: Any = home["control"]
+        self.strays: Any = home["strays"]
+        self.strays_after: int = home["strays_after"]
 
     def commit(self, commit: Commit) -> CommitResult:
         """Apply a clean commit."""
@@ -92,11 +109,15 @@ class Tables:
     def _write(self, change: Change, rows: dict[str, Any]) -> None:
         for write in change.decisions:
             row = self._row(write.decision.id, rows)
-            row["decision"] = _dump(commit_to_record(Commit((write,)))["decisions"][0])
+            _put_decision(row, write)
             if row["parked"] is not None:
                 del self.parked[row["parked"]]
                 row["parked"] = None
-            self.log[_next_number(self.log)] = row
+            number = _next_number(self.log)
+            self.log[number] = row
+            at = write.decision.at
+            if abs(at - number / 1e9) > NEAR:
+                self.strays.add((at, number))
         for reward in change.new_rewards:
             decision_id = reward.reward.decision_id
             row = self._row(decision_id, rows)
@@ -145,12 +166,39 @@ class Tables:
 
     def page(self, tree: str, after: int, end: int, size: int) -> list[Entry]:
         """Return up to ``size`` entries of ``log`` or ``parked``, by number."""
-        items = list(islice(getattr(self, tree).items(after, end, excludemin=True), size))
+        items = islice(getattr(self, tree).items(after, end, excludemin=True), size)
+        return self._read(list(items))
+
+    def listed(self, numbers: Iterable[int]) -> list[Entry]:
+        """Return the entries of ``log`` with these numbers."""
+        return self._read([(number, self.log[number]) for number in numbers])
+
+    def _read(self, items: list[tuple[int, Any]]) -> list[Entry]:
         _fetch(self.log, [row for _, row in items])
         return [
             Entry(number, _load_decision(row), list(map(_load_reward, row["rewards"].values())))
             for number, row in items
         ]
+
+    def parts(self, since: float | None, until: float | None) -> list[Part]:
+        """Return the parts of the log that hold all decisions of a stretch of time, in order."""
+        end = self.last("log")
+        if since is None and until is None:
+            return [(0, end)]
+        # A second more, since numbers that are made of times are not exact.
+        low = 0 if since is None else _number_at(since - NEAR - 1)
+        high = end if until is None else min(end, _number_at(until + NEAR + 1))
+        old = min(self.strays_after, end)
+        spans = [(0, max(old, high))] if low <= old else [(0, old), (low, high)]
+        first = None if since is None else (since,)
+        last = None if until is None else (until,)
+        strays = [number for _, number in self.strays.keys(first, last)]
+        parts: list[Part] = []
+        for after, up_to in [*spans, (end, end)]:
+            before = sorted(number for number in strays if number <= after)
+            strays = [number for number in strays if number > max(after, up_to)]
+            parts += [before, (after, up_to)]
+        return parts
 
     def last(self, tree: str) -> int:
         """Return the largest number in ``log`` or ``parked``, 0 if it is empty."""
@@ -172,12 +220,37 @@ class Tables:
         pruned = 0
         for _, row in items:
             write = _load_decision(row)
-            if write is None or write.decision.at >= before or write.decision.is_pruned:
+            if write is None or not is_prunable(write.decision, before):
                 continue
-            bare = DecisionWrite(write.decision.pruned(), write.delta)
-            row["decision"] = _dump(commit_to_record(Commit((bare,)))["decisions"][0])
+            _put_decision(row, DecisionWrite(write.decision.pruned(), write.delta))
             pruned += 1
         return (items[-1][0] if items else 0), pruned
+
+    def erase(self, ids: Iterable[str]) -> int:
+        """Remove subjects and contexts; return how many decisions had any."""
+        rows = [row for id_ in ids if (row := self.decisions.get(id_)) is not None]
+        _fetch(self.decisions, rows)
+        count = 0
+        for row in rows:
+            write = _load_decision(row)
+            if write is not None and is_erasable(write.decision):
+                _put_decision(row, DecisionWrite(erased(write.decision), write.delta))
+                count += 1
+        return count
+
+    def read_control(self) -> dict[str, ControlState]:
+        """Return all control states."""
+        return {bandit: json.loads(text) for bandit, (_, text) in self.control.items()}
+
+    def write_control(self, bandit: str, expected: str | None, text: str, call: str) -> bool:
+        """Replace a control state if it is still as expected, or is there by the same call."""
+        by, stored = self.control.get(bandit, (None, None))
+        if by == call:
+            return True
+        if stored != expected:
+            return False
+        self.control[bandit] = (call, text)
+        return True
 
 
 def layout_of(root: Any, name: str) -> int:
@@ -202,12 +275,17 @@ def layout_of(root: Any, name: str) -> int:
     return layout
 
 
-def make_tables(root: Any, name: str) -> None:
-    """Put empty tables under a key of the root object."""
-    trees = {"log": LOBTree(), "parked": LOBTree()}
-    names = ("decisions", "owners", "adjustments", "counts")
-    trees.update((name, OOBTree()) for name in names)
-    root[name] = PersistentMapping({LAYOUT_KEY: LAYOUT, **trees})
+def upgrade_tables(root: Any, name: str) -> None:
+    """Put empty tables under a key of the root object, or add what an older layout lacks."""
+    home = root.get(name)
+    if home is None:
+        home = root[name] = PersistentMapping(log=LOBTree(), parked=LOBTree(), strays_after=0)
+        home.update((key, OOBTree()) for key in ("decisions", "owners", "adjustments", "counts"))
+    else:
+        # A process that did not see the new layout yet may store a little longer.
+        last = home["log"].maxKey() if home["log"] else 0
+        home["strays_after"] = max(last, _number_at(time.time() + NEAR))
+    home.update({LAYOUT_KEY: LAYOUT, "control": OOBTree(), "strays": OOTreeSet()})
 
 
 def _next_number(tree: Any) -> int:
@@ -219,6 +297,12 @@ def _next_number(tree: Any) -> int:
     return number
 
 
+def _number_at(at: float) -> int:
+    """Return about the number of what is stored at a time; a float has not all of its digits."""
+    # The tree takes 63 bits.
+    return int(min(max(at, 0.0) * 1e9, 9.2e18))
+
+
 def _fetch(near: Any, objects: Iterable[Any]) -> None:
     """Ask the server for all objects that are not loaded yet, instead of for one by one."""
     missing = [one for one in objects if one._p_changed is None]
@@ -228,6 +312,10 @@ def _fetch(near: Any, objects: Iterable[Any]) -> None:
 
 def _dump(record: dict[str, Any]) -> str:
     return json.dumps(record, separators=(",", ":"), ensure_ascii=False)
+
+
+def _put_decision(row: Any, write: DecisionWrite) -> None:
+    row["decision"] = _dump(commit_to_record(Commit((write,)))["decisions"][0])
 
 
 def _load_decision(row: Any) -> DecisionWrite | None:
@@ -247,6 +335,14 @@ def _load_reward(text: str) -> StoredReward:
     record = json.loads(text)
     write = reward_write_from_record(record)
     return StoredReward(write.reward, record["counted_for"], write.delta, record["counted"])
+
+
+def control_text(state: ControlState) -> str:
+    """Return what a control state is stored as, the same for equal ones.
+
+    :raises StorageError: a value cannot be stored
+    """
+    return json.dumps(clean_control(state), sort_keys=True)
 
 
 def decision_commit(entry: Entry) -> Commit:

@@ -3,7 +3,8 @@
 --
 -- The rules are those of ledger.py: decisions, then rewards, then adjustments.
 --
--- KEYS  counts, decisions, rewards, links, waiting, adjustments (hashes), log (a stream)
+-- KEYS  counts, decisions, rewards, links, waiting, adjustments (hashes), log (a stream), times
+--       (a hash, see log.py)
 -- ARGV  how many decisions, rewards and adjustments there are, then for each
 --         decision    id, slot, delta, details      slot: bandit US version US arm
 --         reward      id, decision id, key, arm, delta, details      key: bandit US version
@@ -12,12 +13,13 @@
 --       number of a sum of integers begins with "#". US is \31; no id holds control characters.
 -- Returns a flat list of what happened; the letters are explained in records.py.
 
-local COUNTS, DECISIONS, REWARDS, LINKS, WAITING, ADJUSTMENTS, LOG = unpack(KEYS)
+local COUNTS, DECISIONS, REWARDS, LINKS, WAITING, ADJUSTMENTS, LOG, TIMES = unpack(KEYS)
 local US, RS = "\31", "\30"
 local LARGEST = 9.2e18
+local BLOCK = 1000 -- entries of the log, as in log.py
 
 local decisions, rewards, sums, weights, lists = {}, {}, {}, {}, { [LINKS] = {}, [WAITING] = {} }
-local writes, adds, events, problem = {}, {}, {}, nil
+local writes, adds, events, blocks, problem = {}, {}, {}, {}, nil
 
 local function read(key, ids, found)
   for first = 1, #ids, 1000 do
@@ -114,6 +116,33 @@ local function add(key, delta)
   end
 end
 
+-- Note the time of a new decision, which stands first in its details, for its block of the log.
+-- Returns the block if the decision opens it, so that the place of its first entry gets known.
+local function note(place, details)
+  local at = string.match(details, "^%[([^,]*),")
+  local name = string.format("%d", math.floor(place / BLOCK))
+  local block = blocks[name]
+  if not block then
+    local text = redis.call("HGET", TIMES, name)
+    local first, count, least, most =
+      string.match(text or "\0310\031" .. at .. "\031" .. at, "^([%d-]*)\31(%d+)\31([^\31]+)\31([^\31]+)$")
+    block = { first = first, count = tonumber(count), least = least, most = most }
+    blocks[name] = block
+  end
+  if not (block.count and tonumber(block.least) and tonumber(block.most) and tonumber(at)) then
+    problem = "the times of block " .. name .. " are not of this library"
+    return
+  end
+  block.count = block.count + 1
+  if tonumber(at) < tonumber(block.least) then
+    block.least = at
+  end
+  if tonumber(at) > tonumber(block.most) then
+    block.most = at
+  end
+  return place % BLOCK == 0 and block or nil
+end
+
 local sent, given, items = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 if #ARGV ~= 3 + 4 * sent + 6 * given + 3 * items then
   return redis.error_reply("BANDIT the commit has the wrong number of arguments")
@@ -147,7 +176,8 @@ for id, text in pairs(read(REWARDS, ids, {})) do
 end
 read(DECISIONS, wanted, decisions)
 local stored_rewards = redis.call("HLEN", REWARDS)
-if redis.call("XLEN", LOG) == 0 and stored_rewards == 0 then
+local length = redis.call("XLEN", LOG)
+if length == 0 and stored_rewards == 0 then
   event("E")
 end
 
@@ -168,7 +198,8 @@ for i = 0, sent - 1 do
     local value = slot .. RS .. delta .. RS .. details
     decisions[id] = value
     writes[#writes + 1] = { "HSET", DECISIONS, id, value }
-    writes[#writes + 1] = { "XADD", LOG, "*", "d", id }
+    writes[#writes + 1] = { "XADD", LOG, "*", "d", id, opens = note(length, details) }
+    length = length + 1
     add(string.match(slot, "^[^\31]*\31[^\31]*"), delta)
     event("N", i)
   end
@@ -256,7 +287,14 @@ end
 
 -- Nothing below can fail. The first write is one that a full memory refuses.
 for _, write in ipairs(writes) do
-  redis.call(unpack(write))
+  local answer = redis.call(unpack(write))
+  if write.opens then
+    write.opens.first = answer
+  end
+end
+for name, block in pairs(blocks) do
+  local count = string.format("%d", block.count)
+  redis.call("HSET", TIMES, name, table.concat({ block.first, count, block.least, block.most }, US))
 end
 for decision in pairs(waits) do
   local waiting = lists[WAITING][decision]

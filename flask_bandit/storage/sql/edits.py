@@ -1,0 +1,90 @@
+"""What operators change beside commits: the states of bandits, and what is erased.
+
+Each is one statement of its own or can be done again; the caller rolls back if it fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import BindParameter, Connection, bindparam, or_, select, text, update
+
+from ...errors import StorageTimeoutError
+from .rows import Row, canonical, control_of
+from .tables import control, decisions
+
+_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
+_ERASE = (
+    update(decisions)
+    .where(
+        decisions.c.id.in_(_IDS),
+        or_(decisions.c.subject.is_not(None), decisions.c.context.is_not(None)),
+    )
+    .values(subject=None, context=None)
+)
+_INSERT = text(
+    "INSERT INTO bandit_control (bandit, state) VALUES (:bandit, :new)"
+    " ON CONFLICT (bandit) DO NOTHING"
+)
+_UPDATE = text("UPDATE bandit_control SET state = :new WHERE bandit = :bandit AND state = :old")
+_SETTINGS = ("OFF", "ON", "FAST")
+_SELECT = select(control.c.bandit, control.c.state)
+
+
+def erase(connection: Connection, ids: Sequence[str]) -> int:
+    """Remove subject and context of some decisions, and return how many had any.
+
+    :param connection: in autocommit mode, outside of a transaction
+    """
+    if connection.dialect.name != "sqlite":
+        return connection.execute(_ERASE, {"ids": ids}).rowcount
+    # Overwrites what it removes; and the setting of an app's connection comes back.
+    before = connection.exec_driver_sql("PRAGMA secure_delete").scalar_one()
+    connection.exec_driver_sql("PRAGMA secure_delete = ON")
+    try:
+        return connection.execute(_ERASE, {"ids": ids}).rowcount
+    finally:
+        connection.exec_driver_sql(f"PRAGMA secure_delete = {_SETTINGS[before]}")
+
+
+def empty_log(connection: Connection) -> None:
+    """Cut SQLite's write-ahead log, which has copies of what was erased, to nothing.
+
+    :raises StorageTimeoutError: others read or wrote all the time
+    """
+    if connection.dialect.name != "sqlite":
+        return
+    if connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]:
+        raise StorageTimeoutError(
+            "Other connections used the file until the deadline, so that its write-ahead log still"
+            " holds copies of what was erased; erase it again, when they are done."
+        )
+
+
+def read_control(connection: Connection) -> dict[str, dict[str, Any]]:
+    """Return the states of all bandits."""
+    return control_of(connection.execute(_SELECT))
+
+
+def holds(connection: Connection, bandit: str, state: dict[str, Any] | None) -> bool:
+    """Return whether this is a bandit's state; ``None`` where it has none."""
+    found = connection.execute(_SELECT.where(control.c.bandit == bandit))
+    return canonical(control_of(found).get(bandit)) == canonical(state)
+
+
+def write_control(
+    connection: Connection, bandit: str, state: dict[str, Any], expected: dict[str, Any] | None
+) -> bool:
+    """Replace a bandit's state, and tell whether it was the expected one.
+
+    :param connection: in autocommit mode, outside of a transaction
+    """
+    found = connection.execute(_SELECT.where(control.c.bandit == bandit)).all()
+    if canonical(control_of(found).get(bandit)) != canonical(expected):
+        return False
+    values: Row = {"bandit": bandit, "new": canonical(state)}
+    if not found:
+        return connection.execute(_INSERT, values).rowcount == 1
+    # By the text that was read: whoever came in between has changed it.
+    return connection.execute(_UPDATE, {**values, "old": found[0].state}).rowcount == 1

@@ -1,0 +1,292 @@
+"""The SQL storage: the index of the log's times, what operators decide, and what is erased."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.pool import QueuePool
+
+from flask_bandit.errors import StorageCorruptError, StorageTimeoutError
+from flask_bandit.storage.base import Commit
+from flask_bandit.storage.sql import SQLBanditStorage, history, metadata
+from flask_bandit.storage.sql.migrate import VERSIONS
+from flask_bandit.testing.storage_samples import BANDIT, decision, decisions, pull
+from tests.servers.postgres import PostgresServer
+
+DEADLINE = 0.5
+PATIENCE = 60.0
+
+
+@pytest.fixture(params=["postgresql", "sqlite"])
+def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite+pysqlite:///{tmp_path}/bandits.db"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.new_database()
+
+
+@pytest.fixture
+def engine(uri: str) -> Iterator[Engine]:
+    """An engine of the tests' own."""
+    engine = create_engine(uri)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def storage(uri: str) -> Iterator[SQLBanditStorage]:
+    storage = SQLBanditStorage(uri)
+    yield storage
+    storage.close()
+
+
+def run(engine: Engine, *statements: str) -> list[Any]:
+    """Run statements as another program would, and return the rows of the last one."""
+    found: list[Any] = []
+    with engine.begin() as connection:
+        for statement in statements:
+            result = connection.execute(text(statement))
+            found = list(result) if result.returns_rows else []
+    return found
+
+
+def fill(storage: SQLBanditStorage, number: int) -> None:
+    """Store decisions of two bandits, of which every ten of one are made at the same moment."""
+    for start in range(0, number, 1000):
+        made = [
+            decision(f"d{n}", bandit=(BANDIT, "other")[n % 2], at=float(n // 20))
+            for n in range(start, start + 1000)
+        ]
+        storage.commit(decisions(*made), PATIENCE)
+
+
+# The log of some time
+
+
+def test_log_of_some_time_uses_the_index(storage: SQLBanditStorage, engine: Engine) -> None:
+    fill(storage, 20_000)
+    run(engine, "ANALYZE")
+    statements: list[tuple[str, Any]] = []
+    assert storage._links is not None
+    own = storage._links.engine
+
+    def note(connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
+        statements.append((statement, parameters))
+
+    event.listen(own, "before_cursor_execute", note)
+    found = [one.decision.id for one in storage.iter_log(BANDIT, since=400.0, until=405.0)]
+    event.remove(own, "before_cursor_execute", note)
+    assert found == [f"d{n}" for n in range(8000, 8100, 2)]
+    prefix = "EXPLAIN QUERY PLAN " if own.dialect.name == "sqlite" else "EXPLAIN "
+    plans = []
+    with engine.connect() as connection:
+        for statement, parameters in statements:
+            if "FROM bandit_decisions" in statement:
+                rows = connection.exec_driver_sql(prefix + statement, parameters)
+                plans.append(" ".join(str(value) for row in rows for value in row))
+    assert len(plans) == 3
+    assert [plan for plan in plans if "ix_bandit_decisions_bandit_at_seq" in plan], plans
+    assert not [plan for plan in plans if "Seq Scan" in plan or "SCAN bandit" in plan], plans
+    assert not [plan for plan in plans if "TEMP B-TREE" in plan], plans
+
+
+def test_many_pages_of_one_moment(
+    storage: SQLBanditStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "PAGE", 7)
+    monkeypatch.setattr(history, "NUMBERS", 7)
+    monkeypatch.setattr(history, "_NUMBERS", history._NUMBERS.limit(7))
+    fill(storage, 1000)
+    expected = [f"d{n}" for n in range(0, 1000, 2)]
+    assert [entry.decision.id for entry in storage.iter_log(BANDIT)] == expected
+    found = [entry.decision.id for entry in storage.iter_log(BANDIT, since=2, until=7)]
+    assert found == expected[20:70]
+
+
+def test_log_is_in_the_order_of_storing(
+    storage: SQLBanditStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "PAGE", 2)
+    for number, at in enumerate([5.0, -1.0, 3.0, 5.0, 0.0]):
+        storage.commit(decisions(decision(f"d{number}", at=at)))
+    for bandit in (BANDIT, None):
+        found = [one.decision.id for one in storage.iter_log(bandit, since=0.0, until=5.5)]
+        assert found == ["d0", "d2", "d3", "d4"]
+
+
+# Tables of earlier versions
+
+INDEX = "ix_bandit_decisions_bandit_at_seq"
+
+
+def indexes(engine: Engine) -> bool:
+    """Return whether the index is there."""
+    if engine.dialect.name == "sqlite":
+        return bool(run(engine, f"SELECT 1 FROM sqlite_master WHERE name = '{INDEX}'"))
+    return bool(run(engine, f"SELECT 1 FROM pg_indexes WHERE indexname = '{INDEX}'"))
+
+
+@pytest.mark.parametrize("made_by_the_app", [False, True])
+@pytest.mark.parametrize("noted", ["0001", None])
+def test_tables_of_version_1(
+    uri: str, engine: Engine, noted: str | None, made_by_the_app: bool
+) -> None:
+    """With the index or without, and with the version noted or not, as an app's migrations do."""
+    metadata.create_all(engine)
+    if noted:
+        run(engine, f"INSERT INTO bandit_alembic_version VALUES ('{noted}')")
+    if not made_by_the_app:
+        run(engine, f"DROP INDEX {INDEX}")
+    storage = SQLBanditStorage(uri)
+    storage.commit(decisions(decision("a")), PATIENCE)
+    assert indexes(engine)
+    assert run(engine, "SELECT version_num FROM bandit_alembic_version") == [(VERSIONS[-1],)]
+    assert "up to date" in storage.upgrade()
+    storage.close()
+
+
+# What operators decide
+
+
+def test_state_that_somebody_wrote_by_hand(storage: SQLBanditStorage, engine: Engine) -> None:
+    storage.upgrade()
+    run(engine, f"INSERT INTO bandit_control VALUES ('{BANDIT}', '{{ \"n\" \\:1,\"a\"\\:2}}')")
+    seen = storage.read_control()[BANDIT]
+    assert storage.write_control(BANDIT, {"n": 2}, seen)
+    for wrong in ("paused", "[1]"):
+        run(engine, f"UPDATE bandit_control SET state = '{wrong}'")
+        with pytest.raises(StorageCorruptError, match=f"'{BANDIT}'.*delete that row"):
+            storage.read_control()
+
+
+@pytest.mark.parametrize("expected", [None, {"n": 1}])
+def test_somebody_writes_between_reading_and_writing(
+    storage: SQLBanditStorage, engine: Engine, expected: dict[str, int] | None
+) -> None:
+    storage.upgrade()
+    if expected is not None:
+        storage.write_control(BANDIT, expected, None)
+    assert storage._links is not None
+    done: list[int] = []
+
+    def interrupt(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if "bandit_control" in statement and "SELECT" not in statement and not done:
+            done.append(1)
+            seven = "'{\"n\"\\: 7}'"
+            run(
+                engine,
+                f"INSERT INTO bandit_control VALUES ('{BANDIT}', {seven})"
+                if expected is None
+                else f"UPDATE bandit_control SET state = {seven}",
+            )
+
+    event.listen(storage._links.engine, "before_cursor_execute", interrupt)
+    assert storage.write_control(BANDIT, {"n": 2}, expected, PATIENCE) is False
+    assert done
+    assert storage.read_control() == {BANDIT: {"n": 7}}
+
+
+@pytest.mark.parametrize("uri", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("expected", [None, {"n": 1}])
+def test_answer_to_a_swap_is_lost(
+    storage: SQLBanditStorage, engine: Engine, expected: dict[str, int] | None
+) -> None:
+    """It was stored, and is not taken for somebody else's when it is tried again."""
+    if expected is not None:
+        storage.write_control(BANDIT, expected, None)
+    storage.read_control()
+    assert storage._links is not None
+    killed: list[Any] = []
+
+    def kill(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if "bandit_control" in statement and "SELECT" not in statement and not killed:
+            pid = cursor.connection.info.backend_pid
+            killed.append(run(engine, f"SELECT pg_terminate_backend({pid}, 60000)"))
+            cursor.execute("SELECT 1")
+
+    event.listen(storage._links.engine, "after_cursor_execute", kill)
+    assert storage.write_control(BANDIT, {"n": 2}, expected, PATIENCE) is True
+    assert killed == [[(True,)]]
+    assert storage.read_control() == {BANDIT: {"n": 2}}
+
+
+# Erasing
+
+
+def traces(path: Path, *words: str) -> list[str]:
+    """Return which words stand anywhere in the database or in its write-ahead log."""
+    files = [path, path.with_name(f"{path.name}-wal")]
+    content = b"".join(file.read_bytes() for file in files if file.exists())
+    return [word for word in words if word.encode() in content]
+
+
+WORDS = [word for n in range(200) for word in (f"subject{n:06}", f"Name{n:06}")]
+
+
+def people() -> Commit:
+    """Make decisions of which every tenth has a context that fills several pages."""
+    return Commit(
+        tuple(
+            pull(
+                decision(
+                    f"d{n}",
+                    subject=f"subject{n:06}",
+                    context={"name": f"Name{n:06}", "text": "x" * (90 if n % 10 else 9000)},
+                )
+            )
+            for n in range(200)
+        )
+    )
+
+
+def test_erased_words_are_nowhere_in_the_sqlite_file(tmp_path: Path) -> None:
+    path = tmp_path / "bandits.db"
+    storage = SQLBanditStorage(f"sqlite+pysqlite:///{path}")
+    storage.commit(people())
+    assert traces(path, *WORDS) == WORDS
+    assert storage.erase([f"d{n}" for n in range(0, 200, 2)]) == 100
+    assert storage.erase([f"d{n}" for n in range(200)]) == 100
+    assert traces(path, *WORDS) == []
+    storage.close()
+    assert traces(path, *WORDS) == []
+
+
+@pytest.mark.parametrize("setting", [0, 1, 2])
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_erasing_on_an_apps_engine(tmp_path: Path, setting: int, mode: str) -> None:
+    path = tmp_path / "app.db"
+    engine = create_engine(f"sqlite:///{path}", poolclass=QueuePool, pool_size=1)
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, record: Any) -> None:
+        connection.execute(f"PRAGMA secure_delete = {('OFF', 'ON', 'FAST')[setting]}")
+        connection.execute(f"PRAGMA journal_mode = {mode}")
+
+    storage = SQLBanditStorage(engine)
+    storage.commit(decisions(decision("d", subject="subject000001", context={"text": "y" * 9000})))
+    assert storage.erase(["d"]) == 1
+    assert run(engine, "PRAGMA secure_delete") == [(setting,)]
+    assert traces(path, "subject000001", "y" * 500) == []
+    storage.close()
+    engine.dispose()
+
+
+def test_erasing_while_another_reads_the_old(tmp_path: Path) -> None:
+    path = tmp_path / "bandits.db"
+    storage = SQLBanditStorage(f"sqlite+pysqlite:///{path}")
+    storage.commit(people())
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM bandit_decisions").fetchall()
+        with pytest.raises(StorageTimeoutError, match="erase it again"):
+            storage.erase(["d1"], DEADLINE)
+        other.execute("COMMIT")
+    assert storage.erase(["d1"], PATIENCE) == 0
+    assert traces(path, "subject000001", "Name000001") == []
+    storage.close()
