@@ -10,8 +10,19 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.util import find_spec
 from typing import Any
+from uuid import UUID, uuid4
 
-from flask import Flask, Response, jsonify, redirect, render_template, url_for
+from flask import (
+    Flask,
+    Response,
+    abort,
+    jsonify,
+    redirect,
+    render_template,
+    request,
+    session,
+    url_for,
+)
 from werkzeug.wrappers import Response as AnyResponse
 
 from flask_bandit import (
@@ -19,10 +30,13 @@ from flask_bandit import (
     StorageError,
     add_bandit,
     choose_arm,
+    reward,
     reward_endpt,
     suggest_arm_for,
 )
 from flask_bandit.bandits import Bandit, EpsilonGreedyBandit, ThompsonBandit
+from flask_bandit.control import RUNNING, Control
+from flask_bandit.model import ArmStats
 
 DEFAULT_STORAGE = "sqlite:///bandits.db"
 # So that the demo starts at once. In an app of yours this is a long random secret.
@@ -30,6 +44,18 @@ DEMO_KEY = "everybody knows this key, so use it for nothing but the demo"
 PANEL = "flask_bandit.web.debug_panels.BanditDebugPanel"
 
 TITLES = {"color_btn": "The button's colour", "txt_btn": "The button's text"}
+PRICE = 18.0
+LONGEST_NAME = 40
+
+# What a visitor may reach besides the click. The bandits learn from the click alone; the others
+# are counted for the report, "once" per visitor and arm, or each time if they are "numeric".
+GOALS = {"looked": "once", "order": "once", "revenue": "numeric"}
+
+# All of it comes from here, but for what gives each button its colour.
+CONTENT_POLICY = (
+    "default-src 'self'; style-src-attr 'unsafe-inline'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'"
+)
 
 mab = BanditMiddleware()
 
@@ -38,7 +64,7 @@ def color_bandit() -> Bandit:
     """Return the bandit that picks the button's colour."""
     # Thompson sampling is the algorithm to begin with: nothing to tune, and late clicks do it
     # little harm. The text below uses epsilon-greedy, the classic, so that you can compare them.
-    bandit = ThompsonBandit()
+    bandit = ThompsonBandit(goal="click", goals=GOALS)
     bandit.add_arm("green", "#1a7f37")
     bandit.add_arm("red", "#c62828")
     bandit.add_arm("blue", "#1d4ed8")
@@ -47,11 +73,19 @@ def color_bandit() -> Bandit:
 
 def text_bandit() -> Bandit:
     """Return the bandit that picks the button's text."""
-    bandit = EpsilonGreedyBandit(0.2)
+    bandit = EpsilonGreedyBandit(0.2, goal="click", goals=GOALS)
     bandit.add_arm("casual", "Ooh, gimme that mug")
     bandit.add_arm("neutral", "Add to basket")
     bandit.add_arm("formal", "I should like to purchase this")
     return bandit
+
+
+@mab.subject_loader
+def signed_in() -> str | None:
+    """Return who is signed in, so that they have the same arms on each of their devices."""
+    name: str | None = session.get("name")
+    # Ann is the same with a small letter.
+    return None if name is None else name.casefold()
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
@@ -62,15 +96,27 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     """
     app = Flask(__name__)
     app.config["SECRET_KEY"] = os.environ.get("SECRET_KEY") or DEMO_KEY
+    # The forms have no CSRF tokens: with Lax, and so is the bandits' cookie, a form on another
+    # site's page sends none of these cookies. Where signing in takes a password, add tokens.
+    app.config["SESSION_COOKIE_SAMESITE"] = "Lax"
+    # The forms have no CSRF tokens: with Lax, and so is the bandits' cookie, a form on another
+    # site's page sends none of these cookies. Where signing in takes a password, add tokens.
+    app.config["SESSION_COOKIE_SAMESITE"] = "Lax"
     app.config["MAB_STORAGE_URI"] = DEFAULT_STORAGE
     app.config.update({k: v for k, v in os.environ.items() if k.startswith("MAB_") and v})
     app.config.update(config or {})
     mab.init_app(app)
     add_bandit(app, "color_btn", color_bandit())
     add_bandit(app, "txt_btn", text_bandit())
+    # Takes the tokens that static/story.js sends, at /bandit/reward.
+    app.register_blueprint(mab.reward_blueprint())
     add_views(app)
+    add_sign_in(app)
+    add_results(app)
     if app.debug:
         add_toolbar(app)
+    else:
+        app.after_request(add_content_policy)
     return app
 
 
@@ -94,7 +140,47 @@ def add_views(app: Flask) -> None:
 
     @app.get("/thanks")
     def thanks() -> str:
-        return render_template("thanks.html")
+        return render_template("thanks.html", price=PRICE, number=uuid4())
+
+    @app.post("/order")
+    def order() -> AnyResponse:
+        number = request.form.get("number", type=UUID)
+        if number is None:
+            abort(400, "An order needs its number: place it from the page before.")
+        for name in TITLES:
+            reward(name, 1.0, goal="order")
+            # Money is summed. The number tells a second order from a form that is sent twice.
+            reward(name, PRICE, goal="revenue", event=str(number))
+        return redirect(url_for("ordered"), code=303)
+
+    @app.get("/ordered")
+    def ordered() -> str:
+        return render_template("ordered.html")
+
+
+def add_sign_in(app: Flask) -> None:
+    """Add the pages on which visitors tell their name."""
+
+    @app.get("/sign-in")
+    def sign_in() -> str:
+        return render_template("sign_in.html", longest=LONGEST_NAME)
+
+    @app.post("/sign-in")
+    def take_name() -> AnyResponse | tuple[str, int]:
+        name = " ".join(request.form.get("name", "").split())
+        if not (0 < len(name) <= LONGEST_NAME and name.isprintable()):
+            return render_template("sign_in.html", longest=LONGEST_NAME, refused=name), 400
+        session["name"] = name
+        return redirect(url_for("home"), code=303)
+
+    @app.post("/sign-out")
+    def sign_out() -> AnyResponse:
+        session.clear()
+        return redirect(url_for("home"), code=303)
+
+
+def add_results(app: Flask) -> None:
+    """Add the pages that show what was counted."""
 
     @app.get("/results")
     def results() -> str:
@@ -112,31 +198,59 @@ def add_views(app: Flask) -> None:
         return render_template("away.html"), 503
 
 
+def read_goals(name: str) -> dict[str, dict[str, ArmStats]]:
+    """Read from storage what a bandit's arms have earned, by goal."""
+    # The clicks last, and the visitors with them: none is seen to have looked who is not there yet.
+    return {goal: mab.stats(name, goal=goal) for goal in (*GOALS, "click")}
+
+
 def stored_counts(name: str) -> dict[str, dict[str, int]]:
     """Return a bandit's counts as they are in storage, by arm."""
+    goals = read_goals(name)
     return {
-        arm: {"pulls": stats.pulls, "clicks": stats.rewards}
-        for arm, stats in mab.stats(name).items()
+        arm: {
+            "pulls": clicks.pulls,
+            "clicks": clicks.rewards,
+            "looked": goals["looked"][arm].rewards,
+            "orders": goals["order"][arm].rewards,
+        }
+        for arm, clicks in goals["click"].items()
     }
 
 
 def report(app: Flask, name: str) -> dict[str, Any]:
     """Return what the results page says of a bandit."""
     bandit: Bandit = app.extensions["bandit"].bandits[name]
-    counts = mab.stats(name)
-    chances = bandit.propensities(bandit.stats_from({a: asdict(s) for a, s in counts.items()}))
+    control: Control = app.extensions["bandit"].engine.control(name)
+    goals = read_goals(name)
+    chances = next_chances(bandit, control, goals["click"])
     rows = [
         {
             "arm": arm,
             "value": bandit.value_of(arm),
-            "pulls": stats.pulls,
-            "clicks": stats.rewards,
-            "rate": stats.mean,
-            "chance": float(chance),
+            "chance": chances.get(arm, 0.0),
+            **{goal: stats[arm] for goal, stats in goals.items()},
         }
-        for (arm, stats), chance in zip(counts.items(), chances, strict=True)
+        for arm in bandit.arm_ids
     ]
-    return {"name": name, "title": TITLES[name], "rows": rows}
+    return {"name": name, "title": TITLES[name], "control": control, "rows": rows}
+
+
+def next_chances(
+    bandit: Bandit, control: Control, stats: Mapping[str, ArmStats]
+) -> Mapping[str, float]:
+    """Return the probability of each arm for the next new visitor."""
+    arms = bandit.arm_ids
+    if control.state != RUNNING:
+        return {control.common_arm(arms): 1.0}
+    sums = {arm: asdict(each) for arm, each in stats.items()}
+    return bandit.draw_table(sums, drawing=control.drawing(arms)).propensities
+
+
+def add_content_policy(response: Response) -> Response:
+    """Let browsers refuse what the shop has not sent: no script but its own files."""
+    response.headers["Content-Security-Policy"] = CONTENT_POLICY
+    return response
 
 
 def add_toolbar(app: Flask) -> None:

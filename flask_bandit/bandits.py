@@ -222,9 +222,13 @@ class Bandit:
         :param drawing: eligible arm -> weight; all arms with equal weights if left out
         :param now: seconds since the epoch, for bandits with a half-life
         """
-        arms = self.arm_ids if drawing is None else tuple(drawing)
-        options = self.options
-        values = self._policy_values(arms, learned_sums(options, counts, now))
+        return self._table(counts, learned_sums(self.options, counts, now), drawing)
+
+    def _table(
+        self, counts: ArmCounts, learned: ArmCounts, drawing: Mapping[str, float] | None = None
+    ) -> DrawTable:
+        arms, options = self.arm_ids if drawing is None else tuple(drawing), self.options
+        values = self._policy_values(arms, learned)
         if drawing is not None:
             values = weighted(values, drawing.values())
         if options.burn_in:
@@ -254,7 +258,8 @@ class Bandit:
         :raises ConfigurationError: the bandit has no arms
         """
         self.check()
-        table = self.draw_table(self._counts)
+        # Nobody closes windows here, and nothing has a date: it learns at once and forgets nothing.
+        table = self._table(self._counts, self._counts)
         arm = table.draw((random if rng is None else rng).random())
         self._last[arm] = self._decision(arm, table.propensities)
         return {**self[arm], "propensity": table.propensities[arm]}

@@ -20,6 +20,8 @@ class Attempt:
         self.allowed: bool | None = None
         self.has_read = False
         """True once the counts were read: all of a request's decisions follow from one reading."""
+        self.has_read_control = False
+        """True once it was read what operators decided: all of a request follows from that."""
         self._started = 0.0
 
     def __enter__(self) -> float:

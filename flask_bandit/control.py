@@ -6,7 +6,6 @@ compare-and-swap, and every worker reads them anew once per ``MAB_CONTROL_TTL``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -21,7 +20,10 @@ RUNNING, CLOSED, PAUSED, DECLARED, ARCHIVED = (
     "declared",
     "archived",
 )
+STATES = (RUNNING, CLOSED, PAUSED, DECLARED, ARCHIVED)
 LONGEST_HISTORY = 100
+SMALLEST_WEIGHT, LARGEST_WEIGHT = 1e-6, 1e6
+"""So far apart that no product of weight and probability vanishes, or is too large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +55,23 @@ class Control:
 
     @classmethod
     def load(cls, stored: Mapping[str, Any] | None) -> Control:
-        """Read what :meth:`dump` gave to a storage; keys of later versions are left out."""
+        """Read what :meth:`dump` gave to a storage; keys of later versions are left out.
+
+        What makes no sense, as after an edit by hand, is left out too, and then the bandit is
+        paused: the control is safe to show, and no counts are spoilt. See :func:`nonsense_in`.
+        """
         if stored is None:
             return cls()
-        known = {name: stored[name] for name in cls.__dataclass_fields__ if name in stored}
+        wrong = nonsense_in(stored)
+        sound = stored if isinstance(stored, Mapping) else {}
+        known = {n: sound[n] for n in cls.__dataclass_fields__ if n in sound and n not in wrong}
         known["removed"] = tuple(known.get("removed", ()))
         known["history"] = tuple((at, what) for at, what in known.get("history", ()))
-        return cls(**known)
+        control = cls(**known)
+        if wrong and control.state != PAUSED:
+            resumes = control.state if control.is_serving else RUNNING
+            return replace(control, state=PAUSED, resumes=resumes)
+        return control
 
     def dump(self) -> dict[str, Any]:
         """Return plain values for a storage."""
@@ -83,9 +95,12 @@ class Control:
             return self.winner
         return arms[0]
 
-    def holds(self, arm: str, arms: Sequence[str]) -> bool:
-        """Return whether a visitor may keep an arm."""
-        return arm in arms and arm not in self.removed
+    def holds(self, arm: str, arms: Sequence[str], *, is_held_out: bool = False) -> bool:
+        """Return whether a visitor may keep an arm.
+
+        :param is_held_out: the visitor always gets the control, also where others do not
+        """
+        return arm in arms and (arm not in self.removed or (is_held_out and arm == arms[0]))
 
     def drawing(self, arms: Sequence[str]) -> dict[str, float] | None:
         """Return the eligible arms with their weights; ``None`` if all are equal.
@@ -156,11 +171,12 @@ def weigh(control: Control, arms: Sequence[str], weights: Mapping[str, float | N
         removed.discard(arm)
         if weight is None:
             removed.add(arm)
-        elif not isinstance(weight, (int, float)) or not 0.0 <= weight <= 1e6:
+        elif not _is_weight(weight):
             raise LifecycleError(
-                f"the weight of {arm!r} is {weight!r}; write a number from 0 to 1000000"
+                f"the weight of {arm!r} is {weight!r}; write a number from 0 to 1000000, which "
+                "if it is not 0 is at least 0.000001"
             )
-        elif math.isfinite(weight) and weight != 1.0:
+        elif weight != 1.0:
             factors[arm] = float(weight)
     if not any(factors.get(arm, 1.0) > 0.0 for arm in arms if arm not in removed):
         raise LifecycleError(
@@ -198,6 +214,78 @@ def act(
     words = action if subject is None else f"{action} {_in_words(subject)}"
     history = (*control.history, (at, words))[-LONGEST_HISTORY:]
     return replace(changed, history=history)
+
+
+def _is_weight(value: Any) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and (value == 0.0 or SMALLEST_WEIGHT <= value <= LARGEST_WEIGHT)
+
+
+def nonsense_in(stored: Any) -> dict[str, str]:
+    """Return what of a stored control cannot be meant: its name, and in words what is wrong."""
+    if not isinstance(stored, Mapping):
+        return {"": f"it is {stored!r}, and no table"}
+    return {
+        name: f"{name} is {stored[name]!r}, and no {kind}"
+        for name, (kind, is_sound) in _KINDS.items()
+        if name in stored and not is_sound(stored[name])
+    }
+
+
+def problems_of(stored: Any, arms: Sequence[str]) -> list[str]:
+    """Return what is wrong with a stored control, each with its fix.
+
+    :param arms: the arms that the code has
+    """
+    wrong, control = nonsense_in(stored), Control.load(stored)
+    found = []
+    if wrong:
+        found.append(
+            f"what is stored about it makes no sense, so it is paused: {'; '.join(wrong.values())}."
+            " Any action, such as 'resume', writes it anew"
+        )
+    if control.state == DECLARED and control.winner not in arms:
+        found.append(
+            f"the declared winner {control.winner!r} is not in the code, so everybody gets "
+            f"{arms[0]!r}, the control: 'reopen' it and 'declare' another"
+        )
+    if all(arm in control.removed for arm in arms):
+        found.append("weights took all of its arms away, so all are in play: give one 'on'")
+    return found
+
+
+def _is_list(value: Any, is_item: Callable[[Any], bool]) -> bool:
+    return isinstance(value, (list, tuple)) and all(is_item(item) for item in value)
+
+
+def _is_number(value: Any, least: float, most: float) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and least <= value <= most
+
+
+def _is_entry(value: Any) -> bool:
+    is_pair = isinstance(value, (list, tuple)) and len(value) == 2
+    return is_pair and _is_number(value[0], 0.0, _LATEST) and isinstance(value[1], str)
+
+
+_LATEST = 253402300799.0
+"""The end of the year 9999, in seconds since the epoch."""
+_KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "state": ("state", lambda value: value in STATES),
+    "version": (
+        "whole number from 1",
+        lambda value: isinstance(value, int) and _is_number(value, 1, 2**31),
+    ),
+    "winner": ("arm", lambda value: value is None or isinstance(value, str)),
+    "resumes": ("state before a pause", lambda value: value in (RUNNING, CLOSED)),
+    "weights": (
+        "table of weights",
+        lambda value: isinstance(value, Mapping) and all(map(_is_weight, value.values())),
+    ),
+    "removed": ("list of arms", lambda value: _is_list(value, lambda arm: isinstance(arm, str))),
+    "closed_until": ("time", lambda value: _is_number(value, 0.0, _LATEST)),
+    "history": ("history", lambda value: _is_list(value, _is_entry)),
+}
 
 
 def _in_words(subject: Any) -> str:

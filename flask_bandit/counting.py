@@ -24,7 +24,7 @@ HOLDOUT = "holdout:"
 LEARNED = "learn:"
 BUCKET = "@"
 BUCKETS_PER_HALF_LIFE = 8
-_SPANS = (604800, 86400, 21600, 3600, 600, 60, 5)
+_SPANS = (604800, 86400, 43200, 21600, 10800, 3600, 1800, 600, 300, 60, 30, 10, 5)
 """Lengths of a bucket in seconds; each divides the one before it."""
 _FORGOTTEN = 2.0**-40
 """Weight below which a bucket is not added up any more."""

@@ -7,6 +7,7 @@ the request path has no random generator, and what is sent twice counts once.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 
 from .bandits import Bandit
 from .breaker import Attempt, CircuitBreaker
-from .control import Control, act
+from .control import Control, act, nonsense_in
 from .counting import decision_delta, needs_decision, reward_delta
 from .drawing import DrawTable
 from .errors import StorageError, StorageTimeoutError
@@ -78,7 +79,7 @@ class Engine:
         self._control_ttl = control_ttl
         self._control_lock = threading.Lock()
         self._controls: dict[str, Control] | None = None
-        self._controls_read_at = 0.0
+        self._controls_read_at = -math.inf
         self._breaker = CircuitBreaker()
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
@@ -96,29 +97,48 @@ class Engine:
         """Return what operators decided about a bandit, as of ``control_ttl`` seconds ago at most.
 
         While the storage is down it is what was known before.
+
+        :param attempt: a request's, which asks the storage at most once
         """
-        stale = time.monotonic() - self._controls_read_at >= self._control_ttl
-        # One thread reads; the others go on with what they have, unless there is nothing yet.
-        if stale and self._control_lock.acquire(blocking=self._controls is None):
-            try:
-                self._read_controls(self.attempt() if attempt is None else attempt)
-            finally:
-                self._control_lock.release()
+        attempt = self.attempt() if attempt is None else attempt
+        is_stale = time.monotonic() - self._controls_read_at >= self._control_ttl
+        if is_stale and not attempt.has_read_control:
+            # One thread reads; the others go on with what they have, unless they may use nothing
+            # old or have nothing yet. In an outage none waits for the one that tries.
+            waits = self._controls is None or self._control_ttl <= 0.0
+            if self._control_lock.acquire(blocking=waits and not self._breaker.is_open):
+                try:
+                    self._read_controls(attempt)
+                finally:
+                    self._control_lock.release()
         return (self._controls or {}).get(name, _DEFAULT)
 
     def _read_controls(self, attempt: Attempt) -> None:
         now = time.monotonic()
-        if self._controls is not None and now - self._controls_read_at < self._control_ttl:
+        if now - self._controls_read_at < self._control_ttl:
             return
         stored = self._guarded(self.storage.read_control, attempt)
         if stored is not None:
             before = self._controls or {}
-            # An equal control stays the same object, so that cached probabilities stay too.
             self._controls = {
-                name: fresh if (fresh := Control.load(state)) != before.get(name) else before[name]
-                for name, state in stored.items()
+                name: self._loaded(name, state, before.get(name)) for name, state in stored.items()
             }
             self._controls_read_at = now
+            attempt.has_read_control = True
+
+    def _loaded(self, name: str, state: Any, before: Control | None) -> Control:
+        control = Control.load(state)
+        if control == before:
+            # The same object, so that cached probabilities stay too, and nothing is said twice.
+            return before
+        if wrong := nonsense_in(state):
+            logger.error(
+                "What is stored about the bandit %r makes no sense, so it is paused: %s; write it "
+                "anew, for example by 'flask bandit resume'",
+                name,
+                "; ".join(wrong.values()),
+            )
+        return control
 
     def change(self, name: str, action: str, subject: Any = None) -> Control:
         """Do one of :data:`~flask_bandit.control.ACTIONS` to a bandit, for all workers.

@@ -30,10 +30,12 @@ def duration(value: Any) -> float:
         ``"7d"``, ``"2w"``
     :raises ValueError: it is none of them, or not within (0, 10 years]
     """
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
-    elif isinstance(value, Real) and not isinstance(value, bool):
-        seconds = float(value)
+    elif is_number:
+        # Compared first: an integer may be too large for a float.
+        seconds = float(value) if 0 < value <= _LONGEST else 0.0
     else:
         match = _DURATION.fullmatch(value) if isinstance(value, str) else None
         seconds = float(match[1]) * _UNITS[match[2] or "s"] if match else 0.0
@@ -111,27 +113,29 @@ class Options:
 
 
 def _share(name: str, value: Any) -> float:
-    if not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
-        raise ConfigurationError(f"{name} is {value!r}; write a share from 0 to 1")
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0.0 <= value <= 1.0:
+        raise ConfigurationError(f"{name} is {value!r}; write a share from 0 to 1, such as 0.05")
     return float(value)
 
 
 def _part(name: str, value: Any) -> float:
     if _share(name, value) == 1.0:
-        raise ConfigurationError(f"{name} is {value!r}; write a share below 1")
+        raise ConfigurationError(f"{name} is {value!r}; write a share below 1, such as 0.05")
     return float(value)
 
 
 def _count(name: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ConfigurationError(f"{name} is {value!r}; write a whole number, 0 or more")
+        raise ConfigurationError(f"{name} is {value!r}; write a whole number, such as 100")
     return value
 
 
 def _name(name: str, value: Any) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= 100 or not is_clean(value):
         raise ConfigurationError(
-            f"{name} is {value!r}; write a text of 1 to 100 characters, none of them a control"
+            f"{name} is {value!r}; write a text of 1 to 100 characters, none of them a control, "
+            "such as 'checkout'"
         )
     return value
 
@@ -151,7 +155,9 @@ def _goals(name: str, value: Any) -> dict[str, str]:
 def _window(name: str, value: Any) -> float:
     seconds = _span(name, value)
     if seconds < SHORTEST_WINDOW:
-        raise ConfigurationError(f"{name} is {value!r}; write at least {SHORTEST_WINDOW:g} seconds")
+        raise ConfigurationError(
+            f"{name} is {value!r}; write at least {SHORTEST_WINDOW:g} seconds, such as '7d'"
+        )
     return seconds
 
 
@@ -164,7 +170,10 @@ def _span(name: str, value: Any) -> float:
 
 def _callable(name: str, value: Any) -> Callable[[], bool]:
     if not callable(value):
-        raise ConfigurationError(f"{name} is {value!r}; give a function without arguments")
+        raise ConfigurationError(
+            f"{name} is {value!r}; give a function without arguments, in configuration as "
+            "{ import = 'package:function' }"
+        )
     return value  # type: ignore[no-any-return]
 
 

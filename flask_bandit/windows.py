@@ -7,6 +7,7 @@ nobody looks twice at old decisions.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,11 +17,15 @@ from itertools import islice
 from .control import Control
 from .counting import mature_delta
 from .engine import Engine, logger
+from .errors import StorageError
 from .storage.base import Adjustment, Commit
 
 GRACE = 5.0
 """Seconds that a window stays open longer, for rewards on their way and clocks that differ."""
 BATCH = 200
+"""Decisions that enter learning in one commit."""
+PATIENCE = 30.0
+"""Seconds that one commit may take."""
 
 
 class WindowCloser:
@@ -28,33 +33,41 @@ class WindowCloser:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._pid = os.getpid()
         self._busy = threading.Lock()
         self._next: dict[str, float] = {}
 
     def poke(self, name: str) -> threading.Thread | None:
         """Close what is due of a bandit, in the background, if nobody has done so lately.
 
-        Cheap enough for every request; the thread ends when all is closed.
+        Cheap enough for every request, and asks the storage nothing; the thread ends when all is
+        closed.
 
-        :return: the thread, if one was needed
+        :return: the thread, if it was time for one
         """
         window = self._engine.bandits[name].options.reward_window
-        now = time.monotonic()
-        if window is None or now < self._next.get(name, 0.0):
+        if window is None or not self._is_time(name) or self._engine.is_storage_down:
             return None
-        period = min(max(window / 100.0, 1.0), 60.0)
-        self._next[name] = now + period
-        if _due(window) - self._engine.control(name).closed_until < period:
+        if self._pid != os.getpid():
+            # The parent's thread, if it was at work, is not in this process to let go of it.
+            self._busy, self._pid = threading.Lock(), os.getpid()
+        busy = self._busy
+        if not busy.acquire(blocking=False):
             return None
-        if not self._busy.acquire(blocking=False):
-            return None
-        thread = threading.Thread(target=self._close_quietly, args=(name,), daemon=True)
+        thread = threading.Thread(target=self._close_quietly, args=(name, busy), daemon=True)
         try:
-            thread.start()
+            # Once more: another thread may have closed all since.
+            if self._is_time(name):
+                self._next[name] = time.monotonic() + _period(window)
+                thread.start()
+                return thread
         except RuntimeError:  # the interpreter is shutting down
-            self._busy.release()
-            return None
-        return thread
+            pass
+        busy.release()
+        return None
+
+    def _is_time(self, name: str) -> bool:
+        return time.monotonic() >= self._next.get(name, 0.0)
 
     def close(
         self, name: str, *, again: bool = False, progress: Callable[[int], object] = lambda n: None
@@ -73,7 +86,10 @@ class WindowCloser:
         since = 0.0 if again else self._engine.control(name).closed_until
         adjustments, closed = self._adjustments(name, window, since, until), 0
         while batch := tuple(islice(adjustments, BATCH)):
-            closed += len(storage.commit(Commit(adjustments=batch)).new)
+            started = time.monotonic()
+            closed += len(storage.commit(Commit(adjustments=batch), PATIENCE).new)
+            # As long again for visitors' commits, since who asks again at once comes first.
+            time.sleep(time.monotonic() - started)
             progress(len(batch))
 
         def mark(control: Control) -> Control:
@@ -82,13 +98,21 @@ class WindowCloser:
         self._engine.update_control(name, mark)
         return closed
 
-    def _close_quietly(self, name: str) -> None:
+    def _close_quietly(self, name: str, busy: threading.Lock) -> None:
+        window = self._engine.bandits[name].options.reward_window
+        assert window is not None
         try:
-            self.close(name)
+            # Not if another process did so lately.
+            if _due(window) - self._engine.control(name).closed_until >= _period(window):
+                self.close(name)
+        except StorageError as error:
+            logger.warning(
+                "The reward windows of %r could not be closed; trying again: %s", name, error
+            )
         except Exception:
             logger.exception("The reward windows of %r could not be closed; trying again", name)
         finally:
-            self._busy.release()
+            busy.release()
 
     def _adjustments(
         self, name: str, window: float, since: float, until: float
@@ -106,6 +130,11 @@ class WindowCloser:
             )
             delta = mature_delta(bandit.policy, bandit.options, decision, total)
             yield Adjustment(f"window:{decision.id}", name, decision.version, delta)
+
+
+def _period(window: float) -> float:
+    """Return the seconds from one closing in the background to the next."""
+    return min(max(window / 100.0, 1.0), 60.0)
 
 
 def _due(window: float) -> float:

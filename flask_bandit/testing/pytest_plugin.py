@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from .forced import Forcing
 
 MARK = "bandit_arms"
+CollectError = pytest.Collector.CollectError
+"""Of these pytest shows the message and no traceback."""
+
 _app_key: pytest.StashKey[Flask] = pytest.StashKey()
 _block_key: pytest.StashKey[Forcing] = pytest.StashKey()
 
@@ -177,7 +180,7 @@ def _read_mark(*args: Any, **kwargs: Any) -> tuple[str, tuple[str, ...] | None]:
     is_list = isinstance(arms, tuple) and arms and all(isinstance(arm, str) for arm in arms)
     understood = isinstance(bandit, str) and (arms is None or is_list)
     if not understood or values or len(args) > 2:
-        raise pytest.UsageError(
+        raise CollectError(
             f"write @pytest.mark.{MARK}('color_btn') or @pytest.mark.{MARK}('color_btn', "
             f"arms=['green', 'red']), one mark for each bandit, and not {args} {kwargs}"
         )
@@ -213,7 +216,7 @@ def _arms_of(config: pytest.Config, bandit: str) -> tuple[str, ...]:
 
     bandits = bandits_of(_app(config, bandit))
     if bandit not in bandits:
-        raise pytest.UsageError(
+        raise CollectError(
             f"@pytest.mark.{MARK}({bandit!r}): the app has no such bandit; "
             f"{nearest(bandit, bandits)}"
         )
@@ -225,7 +228,7 @@ def _app(config: pytest.Config, bandit: str) -> Flask:
     if _app_key not in config.stash:
         where = config.getoption("bandit_app") or config.getini("bandit_app")
         if not where:
-            raise pytest.UsageError(
+            raise CollectError(
                 f"@pytest.mark.{MARK}({bandit!r}) does not know the arms. Name the app, as "
                 'bandit_app = "shop:create_app" in pytest\'s configuration or as --bandit-app '
                 f"shop:create_app, or give the arms: {MARK}({bandit!r}, arms=['green', 'red'])"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..bandits import Bandit
-from ..control import CLOSED
-from ..engine import logger
+from ..control import CLOSED, RUNNING
 from ..hashing import hash_share
+from .visitors import ask
 
 if TYPE_CHECKING:
     from .visit import Visit
@@ -30,11 +30,10 @@ def common_arm(visit: Visit, name: str, bandit: Bandit) -> Shown | None:
     if not visit.state.config.enabled:
         return Shown(arms[0], "disabled")
     override = visit.override(name)
-    if override in arms:
-        assert override is not None
+    if override is not None:
         return Shown(override, "override")
     if not visit.has_consent:
-        return Shown(arms[0], "no_consent")
+        return Shown(arms[0], visit.verdict.reason or "no_consent")
     control = visit.control(name)
     return None if control.is_serving else Shown(control.common_arm(arms), control.state)
 
@@ -43,30 +42,28 @@ def refusal(visit: Visit, name: str, bandit: Bandit) -> str | None:
     """Return why a visitor who holds no arm gets none, ``None`` if they may have one."""
     if visit.control(name).state == CLOSED:
         return CLOSED
-    if not _is_targeted(bandit):
+    if not _is_targeted(visit, name, bandit):
         return "not_targeted"
     if bandit.options.group is not None and not _is_drawn_by_group(visit, name, bandit):
         return "other_experiment"
     return None
 
 
-def _is_targeted(bandit: Bandit) -> bool:
-    if bandit.options.targeting is None:
-        return True
-    try:
-        return bool(bandit.options.targeting())
-    except Exception:
-        logger.exception("A bandit's targeting failed, so the visitor gets the control")
-        return False
+def _is_targeted(visit: Visit, name: str, bandit: Bandit) -> bool:
+    targeting = bandit.options.targeting
+    return targeting is None or ask(
+        visit.state, targeting, f"targeting of {name!r}", otherwise=False
+    )
 
 
 def _is_drawn_by_group(visit: Visit, name: str, bandit: Bandit) -> bool:
-    """Tell whether it is this bandit of its group that the visitor takes part in."""
-    group, bandits = bandit.options.group, visit.state.bandits
-    members = sorted(n for n, other in bandits.items() if other.options.group == group)
-    for other in members:
-        if other != name and visit.holds_arm(other):
-            return False
-    running = [n for n in members if n == name or visit.control(n).is_serving]
-    share = hash_share(visit.lasting_holder(), "group", str(group))
-    return running[int(share * len(running))] == name
+    """Tell whether it is this bandit of its group that the visitor takes part in.
+
+    :raises StorageAwayError: only the storage knows, and it is down
+    """
+    others = visit.others_of_group(name)
+    if any(visit.holds_arm(other) for other in others):
+        return False
+    running = sorted([name, *(n for n in others if visit.control(n).state == RUNNING)])
+    share = hash_share(visit.lasting_holder(), "group", str(bandit.options.group))
+    return running[int(share * len(running))] == name and not visit.is_elsewhere(name)

@@ -18,7 +18,7 @@ from .visitors import Counting
 MAX_COOKIE = 4093
 MAX_DEBUG_HEADER = 1000
 _COUNTED = frozenset({"decided", "prefetch"})
-_UNCOUNTED = frozenset({"head", "bot", "network", "filter", "error_page"})
+_UNCOUNTED = frozenset({"head", "bot", "network", "filter", "limit", "error_page"})
 
 
 def set_headers(current: RequestState, response: Response) -> None:

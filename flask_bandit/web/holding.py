@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from ..breaker import Attempt
-from ..control import Control
+from ..control import CLOSED, PAUSED, RUNNING, Control
 from ..model import HELD_OUT, Decision, Reward
 from ..storage.base import CommitResult
 from . import signals
@@ -15,6 +15,8 @@ from .state import AppState
 from .visitors import Counting, Verdict
 
 COUNTED = Verdict(Counting.COUNTED, "")
+GOING_ON = frozenset({RUNNING, CLOSED, PAUSED})
+"""States in which who holds an arm takes part: a pause is not the end."""
 
 
 class Holder:
@@ -63,6 +65,10 @@ class Holder:
         """The known user behind the visit."""
         return self._subject
 
+    def within_limit(self) -> bool:
+        """Return whether one more visitor may be counted."""
+        return True
+
     @property
     def attempt(self) -> Attempt:
         """This visit's deadline for the storage."""
@@ -94,8 +100,10 @@ class Holder:
 
     def _is_valid(self, name: str, row: Assignment | None) -> bool:
         control = self.control(name)
-        arms = self.state.bandits[name].arm_ids
-        return row is not None and row.version == control.version and control.holds(row.arm, arms)
+        if row is None or row.version != control.version:
+            return False
+        is_held_out = Decision.is_id_held_out(row.origin)
+        return control.holds(row.arm, self.state.bandits[name].arm_ids, is_held_out=is_held_out)
 
     def _held(self, name: str) -> Assignment | None:
         """Return the visitor's assignment, from the cookie or, for a subject, from storage.
@@ -106,15 +114,23 @@ class Holder:
         anonymous = row if self._is_valid(name, row) else None
         if self.subject is None:
             return anonymous
+        found = self._known(name, self.subject)
+        is_free = anonymous is not None and not anonymous.adopted
+        if found is not None or not is_free or self.verdict.counting is Counting.UNCOUNTED:
+            return found
+        assert anonymous is not None
+        if self.is_elsewhere(name):
+            return None
+        return self._adopted(name, anonymous, self.subject)
+
+    def _known(self, name: str, subject: Subject) -> Assignment | None:
+        """Return the subject's own assignment; the storage is asked once."""
         own = self._own_rows().get(name)
         if self._is_valid(name, own):
             return own
         if name in self._reassigned or self.verdict.counting is Counting.UNCOUNTED:
             return None
-        found, reassigned = self.subject.find(name, self.control(name), self.attempt)
-        self._reassigned[name] = reassigned
-        if found is None and anonymous is not None and not anonymous.adopted:
-            found = self._adopted(name, anonymous, self.subject, reassigned)
+        found, self._reassigned[name] = subject.find(name, self.control(name), self.attempt)
         if found is not None:
             self._own_rows()[name] = found
             self.is_changed = True
@@ -126,18 +142,22 @@ class Holder:
         row = rows.get(name)
         return row if row is not None and row.version == self.control(name).version else None
 
-    def _adopted(
-        self, name: str, anonymous: Assignment, subject: Subject, reassigned: int
-    ) -> Assignment:
+    def _adopted(self, name: str, anonymous: Assignment, subject: Subject) -> Assignment:
         """Let a subject without a decision go on with the one made before they signed in."""
         decision = self._decision_of(name, anonymous, self.cookie.visitor)
-        if self.verdict.counting is not Counting.COUNTED or self.is_ending:
+        is_counted = self.verdict.counting is Counting.COUNTED and not self.is_ending
+        if not is_counted or (anonymous.pending and not self.within_limit()):
+            # Not the subject's yet: what is not stored, no other device would find.
             return anonymous._replace(origin=decision.id)
+        reassigned = self._reassigned.get(name, 0)
         stand_in = subject.stand_in(decision, reassigned)
         made = [decision, stand_in] if anonymous.pending else [stand_in]
         result = self._store_now(made)
         self.cookie.assignments[name] = anonymous._replace(pending=None, adopted=True)
-        return subject.assignment(result.decisions[stand_in.id], reassigned)
+        found = subject.assignment(result.decisions[stand_in.id], reassigned)
+        self._own_rows()[name] = found
+        self.is_changed = True
+        return found
 
     def _assign(self, decision: Decision, *, pending: bool = False) -> None:
         propensity = (decision.propensities or {}).get(decision.arm, 0.0)
@@ -204,9 +224,35 @@ class Holder:
 
     def holds_arm(self, name: str) -> bool:
         """Return whether the visitor's cookie has an arm of a bandit that is going on."""
-        control = self.control(name)
-        rows = (self.cookie.assignments.get(name), self._own_rows().get(name))
-        return control.is_serving and any(self._is_valid(name, row) for row in rows)
+        if self.control(name).state not in GOING_ON:
+            return False
+        anonymous = self.cookie.assignments.get(name)
+        if self.subject is None:
+            return self._is_valid(name, anonymous)
+        if self._is_valid(name, self._own_rows().get(name)):
+            return True
+        # It will be the subject's, unless it is another's.
+        is_free = anonymous is not None and not anonymous.adopted
+        return is_free and self._is_valid(name, anonymous)
+
+    def others_of_group(self, name: str) -> list[str]:
+        """Return the other bandits of a bandit's group; none without a group."""
+        bandits = self.state.bandits
+        group = bandits[name].options.group
+        if group is None:
+            return []
+        return [n for n, other in bandits.items() if n != name and other.options.group == group]
+
+    def is_elsewhere(self, name: str) -> bool:
+        """Return whether the subject takes part in another bandit of the group, on any device.
+
+        :raises StorageAwayError: only the storage knows, and it is down
+        """
+        subject = self.subject
+        return subject is not None and any(
+            self.control(other).state in GOING_ON and self._known(other, subject) is not None
+            for other in self.others_of_group(name)
+        )
 
     def lasting_holder(self) -> str:
         """Return who the visitor is, and see to it that they are the same next time."""
@@ -214,5 +260,7 @@ class Holder:
             return self.subject.pseudonym
         if not self.cookie.visitor:
             self.cookie.visitor = new_visitor()
-            self.is_changed = self.verdict.counting is not Counting.UNCOUNTED
+            is_kept = not (self.is_ending or self.state.engine.is_storage_down)
+            if is_kept and self.verdict.counting is not Counting.UNCOUNTED:
+                self.is_changed = True
         return self.cookie.visitor

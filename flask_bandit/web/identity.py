@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import import_module
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 
 TAG = 8
 """How many characters of a pseudonym the cookie keeps, to know whose assignments it holds."""
-MAX_REASSIGNED = 50
+AT_ONCE = 3
+"""How many re-assignments are looked for in one go."""
+MAX_REASSIGNED = 16 * AT_ONCE
 """How many removed arms of one subject are followed: more than any experiment has."""
 
 
@@ -56,7 +59,8 @@ def subject_of(app: Flask, hooks: Hooks) -> str | None:
             return None
         load = import_module("flask_bandit.web.login").signed_in_user
     try:
-        subject: Any = load()
+        # A coroutine, not awaited, would be somebody else in each request.
+        subject: Any = app.ensure_sync(load)()
     except Exception:
         logger.exception("The subject loader failed, so the visitor counts as anonymous")
         return None
@@ -80,41 +84,45 @@ class Subject:
 
         :raises StorageAwayError: the storage is down
         """
+        stored = self._stored(name, control.version, attempt)
+        if not stored:
+            return None, 0
+        # The last one, also where an earlier arm is back: other devices have gone on with it.
+        last = min(stored[-1], key=lambda decision: decision.at)
+        is_held_out = Decision.is_id_held_out(last.stands_for or last.id)
         arms = self._engine.bandits[name].arm_ids
-        for reassigned in range(MAX_REASSIGNED):
-            found = self._stored(name, control.version, reassigned, attempt)
-            if not found:
-                return None, reassigned
-            stored = min(found.values(), key=lambda decision: decision.at)
-            if control.holds(stored.arm, arms):
-                return self.assignment(stored, reassigned), reassigned
-        return None, MAX_REASSIGNED
+        if not control.holds(last.arm, arms, is_held_out=is_held_out):
+            return None, len(stored)
+        return self.assignment(last, len(stored) - 1), len(stored) - 1
 
-    def decision_ids(self, name: str, control: Control, attempt: Attempt) -> set[str]:
+    def decision_ids(self, name: str, version: int, attempt: Attempt) -> set[str]:
         """Return the ids of all that is stored about the subject in a bandit's version.
 
         :raises StorageAwayError: the storage is down
         """
-        ids: set[str] = set()
-        for reassigned in range(MAX_REASSIGNED):
-            found = self._stored(name, control.version, reassigned, attempt)
-            if not found:
-                break
-            ids.update(found)
-            ids.update(d.stands_for for d in found.values() if d.stands_for is not None)
-        return ids
+        found = [d for decisions in self._stored(name, version, attempt) for d in decisions]
+        return {d.id for d in found} | {d.stands_for for d in found if d.stands_for is not None}
 
-    def _stored(
-        self, name: str, version: int, reassigned: int, attempt: Attempt
-    ) -> Mapping[str, Decision]:
-        ids = [
-            hash_decision(pseudonym, name, version, reassigned)[0] + ending
-            for pseudonym in self._pseudonyms
-            for ending in ("", HELD_OUT)
-        ]
-        found = self._engine.get_decisions(ids, attempt)
-        if found is None:
-            raise StorageAwayError
+    def _stored(self, name: str, version: int, attempt: Attempt) -> list[list[Decision]]:
+        """Return the subject's first decisions, then those after the first re-assignment, ..."""
+        found: list[list[Decision]] = []
+        for first in range(0, MAX_REASSIGNED, AT_ONCE):
+            ids = [
+                [
+                    hash_decision(pseudonym, name, version, reassigned)[0] + ending
+                    for pseudonym in self._pseudonyms
+                    for ending in ("", HELD_OUT)
+                ]
+                for reassigned in range(first, first + AT_ONCE)
+            ]
+            stored = self._engine.get_decisions(chain.from_iterable(ids), attempt)
+            if stored is None:
+                raise StorageAwayError
+            for alike in ids:
+                decisions = [stored[id_] for id_ in alike if id_ in stored]
+                if not decisions:
+                    return found
+                found.append(decisions)
         return found
 
     def assignment(self, stored: Decision, reassigned: int) -> Assignment:

@@ -109,8 +109,6 @@ def declared_bandit(name: str, table: Any) -> Bandit:
     params = dict(table)
     algorithm, arms = params.pop("algorithm", None), params.pop("arms", None)
     options = {option: params.pop(option) for option in BANDIT_OPTIONS if option in params}
-    if "targeting" in options:
-        options["targeting"] = _arm_value(options["targeting"])
     if not isinstance(algorithm, str):
         raise ConfigurationError(f"{where} needs an algorithm, such as algorithm = 'thompson'")
     if not isinstance(arms, (Mapping, list, tuple)) or not arms:
@@ -118,6 +116,8 @@ def declared_bandit(name: str, table: Any) -> Bandit:
             f"{where} needs arms: a table of values by id, or a list of ids that are the values"
         )
     try:
+        if "targeting" in options:
+            options["targeting"] = _arm_value(options["targeting"])
         bandit = Bandit(policy_from_name(algorithm, params), **options)
         for arm, value in (
             arms.items() if isinstance(arms, Mapping) else zip(arms, arms, strict=True)

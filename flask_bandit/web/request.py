@@ -14,11 +14,12 @@ from flask.globals import request_ctx
 
 from ..engine import logger
 from ..errors import ConfigurationError
+from ..plugins import nearest
 from .assignments import CookieContent
 from .identity import Subject, subject_of
 from .state import AppState, app_state
 from .visit import Visit
-from .visitors import Counting, Verdict, has_consent, verdict_of, within_limit
+from .visitors import Counting, Verdict, ask, has_consent, verdict_of, within_limit
 
 IN_ERROR_HANDLER = "_flask_bandit_in_error_handler"
 FINISHED = "_flask_bandit_finished"
@@ -33,6 +34,7 @@ class RequestState(Visit):
     def __init__(self, state: AppState, request: Request) -> None:
         super().__init__(state)
         self.request = request
+        self._overrides: dict[str, str | None] = {}
         # A stream may touch its first bandit after the headers were sent.
         self.is_committed = hasattr(request, FINISHED)
 
@@ -59,18 +61,32 @@ class RequestState(Visit):
 
     def override(self, name: str) -> str | None:
         """Return the arm that the query string asks for, if this request may."""
+        if name not in self._overrides:
+            self._overrides[name] = self._override(name)
+        return self._overrides[name]
+
+    def _override(self, name: str) -> str | None:
         asked = self.request.args.get(OVERRIDE + name)
-        return asked if asked is not None and self._may_override else None
+        if asked is None or not self._may_override:
+            return None
+        arms = self.state.bandits[name].arm_ids
+        if asked in arms:
+            return asked
+        if self.state.app.debug:
+            logger.warning(
+                "?%s%s asks for the arm %r, which the bandit does not have, and is ignored; %s",
+                OVERRIDE,
+                name,
+                asked[:100],
+                nearest(asked[:100], arms),
+            )
+        return None
 
     @cached_property
     def _may_override(self) -> bool:
         state = self.state
         if state.hooks.override is not None:
-            try:
-                return bool(state.hooks.override())
-            except Exception:
-                logger.exception("The override guard failed, so no arm is overridden")
-                return False
+            return ask(state, state.hooks.override, "override_guard", otherwise=False)
         allowed = state.config.overrides
         return state.app.debug if allowed is None else allowed
 
@@ -83,6 +99,8 @@ class RequestState(Visit):
         return self._is_within_limit
 
     def _read_cookie(self) -> CookieContent:
+        if not self.state.config.enabled:
+            return CookieContent()
         text = self.request.cookies.get(self.state.config.cookie_name, "")
         return self.state.codec.loads(text)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from flask import Response
 
 from ..bandits import Bandit
+from ..control import FIRST_VERSION
 from ..engine import forced_arms, logger
 from ..errors import LateChoiceError
 from ..forcing import require_known
@@ -30,9 +31,7 @@ class Visit(Holder):
         self.is_forgotten = False
         self._earned: dict[EarnedKey, Earned] = {}
         self._decisions: dict[str, Decision] = {}
-        self._forced = forced_arms.get({})
-        if self._forced:
-            require_known(self._forced, state.bandits)
+        require_known(forced_arms.get({}), state.bandits)
 
     @property
     def has_consent(self) -> bool:
@@ -88,6 +87,9 @@ class Visit(Holder):
         if self.is_committed:
             self._too_late(f"reward({name!r})")
             return False
+        if self._forced(name) not in (None, decision.arm):
+            self.outcomes[name] = "not counted: forced"
+            return False
         earned = self._earned.setdefault(key, Earned(decision))
         bandit.check_reward(earned.total + value, key.goal)
         earned.parts.append((value, rule))
@@ -102,21 +104,25 @@ class Visit(Holder):
             held = self._held(name) or self._removed(name)
         except StorageAwayError:
             return None
-        if held is None:
+        if held is None or (held.pending and self._is_over_limit):
             return None
         decision = self._decision_behind(name, held)
         if held.pending and not self.is_committed:
             self._decisions[name] = decision
         return decision
 
+    def _forced(self, name: str) -> str | None:
+        """Return the arm that a test forces now."""
+        return forced_arms.get({}).get(name)
+
     def finish(self, response: Response) -> None:
         """Store what was chosen and earned; does so once, however often it is called."""
         if self.is_committed:
             return
         self.is_committed = True
-        if self.is_forgotten or not (self.shown or self._earned):
+        if not self.state.config.enabled or self.is_forgotten or not (self.shown or self._earned):
             return
-        if self.verdict.counting is not Counting.COUNTED or not self.state.config.enabled:
+        if self.verdict.counting is not Counting.COUNTED:
             self._store([], [])
             return
         rewards = self._accepted_rewards(response)
@@ -132,17 +138,20 @@ class Visit(Holder):
     def forget(self) -> bool:
         """Erase the visitor; nothing more is stored of this visit.
 
-        :return: False if the storage is down
+        :return: False if the storage is down, or bandits are switched off
         """
+        if not self.state.config.enabled:
+            return False
+        self.is_forgotten = True
         cookie, subject = self.cookie, self.subject
         ids = {row.decision_id(cookie.visitor, n) for n, row in cookie.assignments.items()}
         if subject is not None:
             try:
                 for name in self.state.bandits:
-                    ids |= subject.decision_ids(name, self.control(name), self.attempt)
+                    for version in range(FIRST_VERSION, self.control(name).version + 1):
+                        ids |= subject.decision_ids(name, version, self.attempt)
             except StorageAwayError:
                 return False
-        self.is_forgotten = True
         return self.state.engine.erase(ids, self.attempt)
 
     def _show(self, name: str, bandit: Bandit) -> Shown:
@@ -162,9 +171,11 @@ class Visit(Holder):
             self.state.tally.note(name, self.control(name).version, how)
 
     def _remembered(self, name: str, held: Assignment) -> Shown:
-        forced = self._forced.get(name)
+        forced = self._forced(name)
         if forced not in (None, held.arm):
             return Shown(str(forced), "forced")
+        if held.pending and self._is_over_limit:
+            return Shown(held.arm, "limit")
         if held.pending and not self.is_ending:
             self._decisions[name] = self._decision_behind(name, held)
         return Shown(held.arm, "remembered")
@@ -178,7 +189,7 @@ class Visit(Holder):
         if reason is not None:
             return Shown(control_arm, reason)
         counting = self.verdict.counting
-        if counting is Counting.COUNTED and not self.is_on_error_page and not self.within_limit():
+        if self._is_over_limit:
             return Shown(control_arm, "limit")
         decision = self._drawn(name)
         if decision is None:
@@ -199,9 +210,11 @@ class Visit(Holder):
         self.is_changed = True
         return Shown(stored.arm, "decided")
 
-    def within_limit(self) -> bool:
-        """Return whether one more visitor may be counted."""
-        return True
+    @property
+    def _is_over_limit(self) -> bool:
+        """True if this visitor would be counted, and may not be."""
+        would_count = self.verdict.counting is Counting.COUNTED and not self.is_ending
+        return would_count and not self.within_limit()
 
     def _drawn(self, name: str) -> Decision | None:
         subject, cookie = self.subject, self.cookie

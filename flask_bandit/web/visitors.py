@@ -111,7 +111,7 @@ def verdict_of(state: AppState, request: Request) -> Verdict:
     if user_agent and rules.is_robot is not None and rules.is_robot(user_agent):
         return BOT
     wanted = state.hooks.visitor_filter
-    if wanted is not None and not _ask(state, wanted, "visitor_filter", otherwise=True):
+    if wanted is not None and not ask(state, wanted, "visitor_filter", otherwise=True):
         return FILTER
     purpose = headers("HTTP_SEC_PURPOSE") or headers("HTTP_PURPOSE") or headers("HTTP_X_MOZ")
     if purpose and "prefetch" in purpose.lower():
@@ -122,7 +122,7 @@ def verdict_of(state: AppState, request: Request) -> Verdict:
 def has_consent(state: AppState) -> bool:
     """Return whether the visitor may be remembered and counted; to be asked inside a request."""
     consent = state.hooks.consent
-    return consent is None or _ask(state, consent, "consent_loader", otherwise=False)
+    return consent is None or ask(state, consent, "consent_loader", otherwise=False)
 
 
 def within_limit(state: AppState, request: Request) -> bool:
@@ -156,8 +156,12 @@ def _throttle(config: BanditConfig) -> Throttle | None:
     return throttle
 
 
-def _ask(state: AppState, function: Callable[[], Any], name: str, otherwise: bool) -> bool:
-    """Ask a function of the app; one that fails must not cost the visitor the page."""
+def ask(state: AppState, function: Callable[[], Any], name: str, otherwise: bool) -> bool:
+    """Ask a function of the app; one that fails must not cost the visitor the page.
+
+    :param name: what it is called in the log
+    :param otherwise: what it counts as then
+    """
     try:
         # A coroutine, not awaited, would count as a yes.
         return bool(state.app.ensure_sync(function)())

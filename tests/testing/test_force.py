@@ -86,6 +86,14 @@ def test_blocks_nest_and_the_inner_one_wins(engine: Engine) -> None:
         assert drawn(engine) == {"red"}
 
 
+def test_an_object_that_is_opened_again_ends_its_innermost_block() -> None:
+    red = force(color_btn="red")
+    with red, force(color_btn="blue"):
+        with red:
+            assert forced_arms.get() == {"color_btn": "red"}
+        assert forced_arms.get() == {"color_btn": "blue"}
+
+
 def test_an_error_ends_the_block_too() -> None:
     with pytest.raises(ZeroDivisionError), force(color_btn="red"):
         raise ZeroDivisionError

@@ -89,6 +89,11 @@ def test_coroutine_views_are_decorated_and_may_return_it(app: Flask) -> None:
     async def around() -> None:
         return None
 
+    @app.post("/form")
+    @reward_and_redirect("btn", 1.0, "thanks", goal="form")
+    async def form() -> str:
+        return "the form again"
+
     @app.post("/inside")
     async def inside() -> Any:
         return reward_and_redirect("btn", 1.0, "thanks", goal="other")
@@ -96,6 +101,8 @@ def test_coroutine_views_are_decorated_and_may_return_it(app: Flask) -> None:
     visitor = visitor_of(app)
     assert visitor.post("/around").location == visitor.post("/inside").location == "/thanks/"
     assert (rewards(app), total(app, "btn", "goal:other:rewards")) == (1, 1)
+    assert visitor.post("/form").text == "the form again"
+    assert total(app, "btn", "goal:form:rewards") == 0
 
 
 def test_one_answer_may_be_kept_and_returned_by_many_requests(app: Flask) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 import pytest
 from flask import Flask
 from hypothesis import given
 from hypothesis import strategies as st
+from itsdangerous import Signer
+from itsdangerous.encoding import base64_encode
 
 from flask_bandit import (
     BanditMiddleware,
@@ -25,6 +28,7 @@ from flask_bandit.bandits import Bandit, ThompsonBandit
 from flask_bandit.model import ArmStats
 from flask_bandit.storage import MemoryBanditStorage
 from flask_bandit.storage.base import Commit, CommitResult
+from flask_bandit.web.assignments import SALT as COOKIE_SALT
 from flask_bandit.web.request import request_state
 from flask_bandit.web.tokens import Token, TokenCodec
 
@@ -167,7 +171,21 @@ def test_a_token_that_overtakes_its_decision_waits_for_it() -> None:
     assert mab.stats("btn")[arm] == ArmStats(1, 1, 1.0, 1.0)
 
 
-@pytest.mark.parametrize("options", [{}, {"half_life": "1d"}, {"holdout": 0.5}])
+def test_a_token_with_another_arm_than_was_stored_counts_for_the_stored_one() -> None:
+    """Two tabs of a new visitor: both are drawn an arm, and the first to be stored stays."""
+    app, mab = shop()
+    visitor = app.test_client()
+    codec = TokenCodec("k" * 32)
+    token = codec.loads(visitor.get("/").text, now=0.0)
+    other = next(arm for arm in ("green", "red") if arm != token.arm)
+    assert mab.reward_by_token(codec.dumps(token._replace(arm=other)))
+    assert mab.stats("btn")[token.arm] == ArmStats(1, 1, 1.0, 1.0)
+    assert mab.stats("btn")[other] == ArmStats()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"half_life": "1d"}, {"holdout": 0.5}, {"reward_window": "7d"}]
+)
 def test_a_token_counts_whatever_the_bandit_is_told(options: dict[str, Any]) -> None:
     app, mab = shop(_arms(ThompsonBandit(**options)))
     for _ in range(20):
@@ -193,9 +211,11 @@ def test_nobody_is_given_a_token_who_is_not_counted() -> None:
     app, mab = shop(MAB_BOTS=True)
     assert app.test_client().get("/", headers=BOT).text == ""
     assert app.test_client().get("/").text != ""
+    visitor = app.test_client()
+    assert visitor.get("/").text != ""
     app.extensions["bandit"].engine.change("btn", "pause")
-    assert app.test_client().get("/").text == ""
-    assert total(mab) == (1, 0, 0.0)
+    assert (app.test_client().get("/").text, visitor.get("/").text) == ("", "")
+    assert total(mab) == (2, 0, 0.0)
 
 
 def test_no_token_without_consent_while_disabled_or_after_forgetting() -> None:
@@ -365,6 +385,15 @@ def test_the_cookie_is_no_token_and_the_token_no_cookie() -> None:
     thief.set_cookie("MAB", "1" + token)
     thief.get("/arm")
     assert total(mab) == (2, 0, 0.0)
+
+
+def test_what_another_part_of_the_app_signed_is_no_token() -> None:
+    token = Token("0" * 32, "btn", 1, "green", "reward", 2**40)
+    for salt in (COOKIE_SALT, "itsdangerous.Signer"):
+        signer = Signer("key", salt=salt, key_derivation="hmac", digest_method=sha256)
+        text = signer.sign(base64_encode(token.dump())).decode()
+        with pytest.raises(TokenError, match="did not sign"):
+            TokenCodec("key").loads(text, now=0.0)
 
 
 def test_an_expired_token_says_so() -> None:
