@@ -37,8 +37,8 @@ from flask_bandit.algorithms import (
     UniformPolicy,
 )
 from flask_bandit.algorithms.ucb import _simple_bound, kl_upper_bound
-from flask_bandit.options import DEFAULT_FLOOR
 from flask_bandit.model import FloatArray, IntArray, Stats
+from flask_bandit.options import DEFAULT_FLOOR
 
 FLOORS = (0.0, DEFAULT_FLOOR)
 GOAL_STEPS = 10_000

@@ -223,6 +223,8 @@ def _is_weight(value: Any) -> bool:
 
 def nonsense_in(stored: Any) -> dict[str, str]:
     """Return what of a stored control cannot be meant: its name, and in words what is wrong."""
+    if stored is None:
+        return {}
     if not isinstance(stored, Mapping):
         return {"": f"it is {stored!r}, and no table"}
     return {

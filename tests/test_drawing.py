@@ -173,8 +173,8 @@ def test_burn_in_goes_by_all_decisions_also_with_windows_that_are_open() -> None
     for arm in "ab":
         bandit.add_arm(arm)
     learned = {"learn:pulls": 100, "learn:reward": 90.0}
-    counts = {"a": {"pulls": 10, **learned}, "b": {"pulls": 9}}
-    assert bandit.draw_table(counts).propensities == {"a": 0.5, "b": 0.5}
+    counts: dict[str, dict[str, float]] = {"a": {"pulls": 10, **learned}, "b": {"pulls": 9}}
+    assert bandit.draw_table(counts).propensities == pytest.approx({"a": 0.5, "b": 0.5})
     counts["b"]["pulls"] = 10
     assert bandit.draw_table(counts).propensities["a"] > 0.8
 

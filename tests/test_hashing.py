@@ -18,9 +18,10 @@ NAMES = st.text(st.characters(min_codepoint=32, exclude_categories=("Cc", "Cs"))
 def test_the_hash_of_today_is_the_hash_of_tomorrow() -> None:
     """Other ids would count every visitor again."""
     assert hash_decision("v", "btn", 1, 0) == (
-        "5ee9d5a20ea0c4c91a3ecfd9c5ee4d30",
-        0.0,
+        "344827b15a6387bbd24a301787be04d1",
+        0.48398454186933193,
     )
+    assert hash_share("v", "holdout", "btn") == 0.5195365747202932
 
 
 def test_a_share_is_below_1() -> None:

@@ -154,7 +154,7 @@ class BanditStorage(ABC):
         """Yield decisions with their joined rewards, in the order in which they were stored.
 
         Decisions that were pruned are left out, and so are those that stand for another one
-        (:attr:`Decision.stands_for`). Commits of others go on meanwhile: what they store is in
+        (``Decision.stands_for``). Commits of others go on meanwhile: what they store is in
         it or not.
 
         :param bandit: only this bandit's; all if ``None``

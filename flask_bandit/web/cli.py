@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import click
 from flask import current_app
 from flask.cli import AppGroup
 
+from ..control import problems_of
 from ..errors import BanditError
 from ..migration import flask_mab_adjustments
 from ..storage.base import Commit
@@ -47,6 +50,7 @@ def check() -> None:
     try:
         state.codec.loads("")
         state.storage.read_counts(state.config.storage_timeout)
+        problems += _control_problems(state)
         state.storage.close()
     except BanditError as error:
         problems.append(str(error))
@@ -56,6 +60,13 @@ def check() -> None:
         raise click.ClickException(f"{len(problems)} to mend")
     count = len(state.bandits)
     click.echo(f"{count} bandit{'' if count == 1 else 's'}, nothing to mend.")
+
+
+def _control_problems(state: AppState) -> Iterator[str]:
+    stored = state.storage.read_control(state.config.storage_timeout)
+    for name, bandit in state.bandits.items():
+        for problem in problems_of(stored.get(name), bandit.arm_ids):
+            yield f"the bandit {name!r}: {problem}"
 
 
 @bandit_cli.command("import-flask-mab")

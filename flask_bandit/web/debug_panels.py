@@ -108,7 +108,7 @@ class BanditDebugPanel(DebugPanel):  # type: ignore[misc]
 
     def _subject(self, state: AppState) -> str:
         if self._current is None or not self._current.is_loaded or not state.config.enabled:
-            return "not asked for by this request"
+            return "not looked up: this request asked for no arm"
         return "no: an anonymous visitor" if self._current.subject is None else "yes: a known user"
 
     def _row(self, state: AppState, found: BanditReport) -> dict[str, Any]:

@@ -59,12 +59,7 @@ class BanditMiddleware:
     def init_app(self, app: Flask) -> None:
         """Attach bandits to an app; nothing is read from its configuration before first use.
 
-        Reads ``MAB_STORAGE_URI``, ``MAB_STORAGE_ENGINE``, ``MAB_STORAGE_OPTS``,
-        ``MAB_STORAGE_TIMEOUT``, ``MAB_SQL_AUTO_MIGRATE``, ``MAB_STATS_TTL``, ``MAB_COOKIE_NAME``,
-        ``MAB_COOKIE_PATH``, ``MAB_COOKIE_DOMAIN``, ``MAB_COOKIE_TTL``, ``MAB_COOKIE_SECURE``,
-        ``MAB_COOKIE_SAMESITE``, ``MAB_DEBUG_HEADERS``, ``MAB_BANDITS``, ``MAB_ENABLED``,
-        ``MAB_CONTROL_TTL``, ``MAB_OVERRIDES``, ``MAB_SUBJECT_KEY``, ``MAB_TOKEN_TTL``, ``MAB_BOTS``,
-        ``MAB_EXCLUDED_NETWORKS``, ``MAB_NETWORK_LIMIT`` and ``MAB_NETWORK_LIMIT_URI``, and Flask's
+        Reads the ``MAB_*`` keys that the reference lists under "Configuration", and Flask's
         ``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``.
 
         :raises ConfigurationError: the app has bandits already

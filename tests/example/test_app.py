@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 from example import app as shop
 from example.app import color_bandit, create_app, text_bandit
@@ -54,7 +55,7 @@ def test_a_click_rewards_both_bandits_once(client: FlaskClient) -> None:
     counts = client.get("/counts.json").json
     assert counts is not None
     for bandit, arm in arms.items():
-        assert counts[bandit][arm] == {"pulls": 1, "clicks": 1}
+        assert counts[bandit][arm] == {"pulls": 1, "clicks": 1, "looked": 0, "orders": 0}
         assert sum(row["clicks"] for row in counts[bandit].values()) == 1
 
 
@@ -68,13 +69,175 @@ def test_results_can_be_read(client: FlaskClient) -> None:
     client.post("/btnclick")
     page = client.get("/results").text
     assert "No visitors yet" not in page
+    assert figures(page, arm) == ["1", "0", "1", "100.0%", "0", "€0"]
+
+
+def figures(page: str, arm: str) -> list[str]:
+    """Return what the results page says of a colour."""
     row = page[page.index(f"</span>{arm}") :].partition("</tr>")[0]
-    assert re.findall(r'"number">([^<]+)<', row) == ["1", "1", "100.0%"]
+    return re.findall(r'class="number"[^>]*>([^<]+)<', row)
 
 
-def test_looking_at_results_assigns_nothing(client: FlaskClient) -> None:
-    for path in ("/results", "/thanks", "/counts.json"):
+def test_looking_at_other_pages_assigns_nothing(client: FlaskClient) -> None:
+    for path in ("/results", "/thanks", "/ordered", "/sign-in", "/counts.json"):
         assert "Set-Cookie" not in client.get(path).headers
+
+
+def order_number(client: FlaskClient) -> str:
+    """Return the number that the page with the order's form gives it."""
+    (number,) = re.findall(r'name="number" value="([^"]+)"', client.get("/thanks").text)
+    return str(number)
+
+
+def test_an_order_counts_once_and_its_revenue_each_time(client: FlaskClient) -> None:
+    arms = arms_on(client.get("/").text)
+    numbers = [order_number(client) for _ in range(2)]
+    # The first form is sent twice.
+    for number in (numbers[0], numbers[0], numbers[1]):
+        answer = client.post("/order", data={"number": number})
+        assert (answer.status_code, answer.location) == (303, "/ordered")
+    counts = client.get("/counts.json").json
+    assert counts is not None
+    for bandit, arm in arms.items():
+        assert counts[bandit][arm] == {"pulls": 1, "clicks": 0, "looked": 0, "orders": 1}
+    page = client.get("/results").text
+    assert figures(page, arms["color_btn"]) == ["1", "0", "0", "0.0%", "1", "€36"]
+
+
+def test_what_is_not_learned_from_moves_no_traffic(client: FlaskClient) -> None:
+    client.get("/")
+    before = chances(client)
+    client.post("/order", data={"number": order_number(client)})
+    assert chances(client) == before
+    client.post("/btnclick")
+    assert chances(client) != before
+
+
+def chances(client: FlaskClient) -> list[str]:
+    return re.findall(r'class="fill" style="width: ([\d.]+%)', client.get("/results").text)
+
+
+@pytest.mark.parametrize("number", [None, "", "x", "1" * 200, "\x00"])
+def test_an_order_without_its_number_is_refused(client: FlaskClient, number: str | None) -> None:
+    client.get("/")
+    data = {} if number is None else {"number": number}
+    assert client.post("/order", data=data).status_code == 400
+    assert total(client, "orders") == 0
+
+
+def total(client: FlaskClient, what: str) -> int:
+    counts = client.get("/counts.json").json
+    assert counts is not None
+    return sum(arm[what] for arm in counts["color_btn"].values())
+
+
+def tokens_on(page: str) -> list[str]:
+    """Return the tokens that the script of a page may send."""
+    (tokens,) = re.findall(r'data-tokens="([^"]*)"', page)
+    return str(tokens).split()
+
+
+def test_the_page_gives_tokens_for_looking(client: FlaskClient) -> None:
+    page = client.get("/").text
+    tokens = tokens_on(page)
+    assert len(tokens) == 2
+    # Without cookies, as another program would.
+    anybody = client.application.test_client()
+    for token in (*tokens, *tokens):
+        answer = anybody.post("/bandit/reward", data=token, content_type="text/plain")
+        assert answer.status_code == 204
+        assert "Set-Cookie" not in answer.headers
+    counts = client.get("/counts.json").json
+    assert counts is not None
+    for bandit, arm in arms_on(page).items():
+        assert counts[bandit][arm] == {"pulls": 1, "clicks": 0, "looked": 1, "orders": 0}
+
+
+def test_a_robot_gets_no_token(client: FlaskClient) -> None:
+    pytest.importorskip("crawleruseragents")
+    assert tokens_on(client.get("/", user_agent="Googlebot/2.1").text) == []
+    assert total(client, "pulls") == 0
+
+
+def sign_in(client: FlaskClient, name: str) -> TestResponse:
+    return client.post("/sign-in", data={"name": name})
+
+
+def test_two_devices_show_one_arm() -> None:
+    app = make_app()
+    first = app.test_client()
+    assert sign_in(first, "Ann").location == "/"
+    arms = arms_on(first.get("/").text)
+    # Drawn afresh, six devices would all agree in one case of 9 ** 6.
+    for name in ("Ann", " ann ", "ANN", "Ann", "Ann", "Ann"):
+        device = app.test_client()
+        sign_in(device, name)
+        page = device.get("/").text
+        assert arms_on(page) == arms
+        assert "on every device" in page
+        device.post("/btnclick")
+    assert total(first, "pulls") == 1
+    assert total(first, "clicks") == 1
+
+
+def test_the_arm_seen_before_goes_on(client: FlaskClient) -> None:
+    arms = arms_on(client.get("/").text)
+    sign_in(client, "Ann")
+    assert arms_on(client.get("/").text) == arms
+    assert total(client, "pulls") == 1
+
+
+def test_the_header_says_who_is_signed_in(client: FlaskClient) -> None:
+    assert "Signed in" not in client.get("/results").text
+    sign_in(client, "<Ann>")
+    assert "Signed in as <strong>&lt;Ann&gt;</strong>" in client.get("/results").text
+    assert client.post("/sign-out").location == "/"
+    assert "Signed in" not in client.get("/results").text
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 41, "a\x00b"])
+def test_a_name_that_is_none_is_refused(client: FlaskClient, name: str) -> None:
+    answer = sign_in(client, name)
+    assert answer.status_code == 400
+    assert "Write a name of 1 to 40 letters" in " ".join(answer.text.split())
+    assert "Set-Cookie" not in answer.headers
+
+
+def test_no_cookie_comes_along_from_other_sites(client: FlaskClient) -> None:
+    cookies = sign_in(client, "Ann").headers.getlist("Set-Cookie")
+    cookies += client.get("/").headers.getlist("Set-Cookie")
+    assert {cookie.partition("=")[0] for cookie in cookies} == {"session", "MAB"}
+    assert all("SameSite=Lax" in cookie and "HttpOnly" in cookie for cookie in cookies)
+
+
+def test_no_page_has_a_script_of_its_own(client: FlaskClient) -> None:
+    for path in ("/", "/results", "/thanks", "/ordered", "/sign-in"):
+        answer = client.get(path)
+        assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+        assert re.findall(r"<script(?! src)|<style| on\w+=|https?://", answer.text) == []
+
+
+@pytest.mark.parametrize(
+    ("actions", "badge", "next_"),
+    [
+        ([], "running", None),
+        ([("close", None)], "closed", ["100%", "0%", "0%"]),
+        ([("pause", None)], "paused", ["100%", "0%", "0%"]),
+        ([("declare", "red")], "declared: red", ["0%", "100%", "0%"]),
+        ([("declare", "red"), ("archive", None)], "archived: red", ["0%", "100%", "0%"]),
+        ([("weights", {"green": 0.0, "blue": None})], "running", ["0%", "100%", "0%"]),
+    ],
+)
+def test_results_tell_the_state(
+    client: FlaskClient, actions: list[tuple[str, Any]], badge: str, next_: list[str] | None
+) -> None:
+    for action, subject in actions:
+        client.application.extensions["bandit"].engine.change("color_btn", action, subject)
+    page = client.get("/results").text
+    found = re.findall(r'class="badge (\w+)">([^<]+)<', page)
+    assert found == [(badge.partition(":")[0], badge), ("running", "running")]
+    shown = re.findall(r'class="percent">([^<]+)<', page)[:3]
+    assert shown == (["33%"] * 3 if next_ is None else next_)
 
 
 def test_settings_come_from_the_environment(
@@ -114,6 +277,8 @@ def test_debug_brings_the_toolbar() -> None:
     client = make_app(DEBUG=True).test_client()
     assert "flDebug" in client.get("/").text
     assert client.post("/btnclick").status_code == 303
+    # The toolbar has scripts in the page.
+    assert "Content-Security-Policy" not in client.get("/").headers
 
 
 def test_no_toolbar_without_debug(client: FlaskClient) -> None:
