@@ -5,7 +5,15 @@ from __future__ import annotations
 import runpy
 import sys
 
-MODULES = ("requests", "new_visitors", "commit_latency", "commit_cost", "propensities", "regret")
+MODULES = (
+    "requests",
+    "new_visitors",
+    "commit_latency",
+    "commit_cost",
+    "propensities",
+    "regret",
+    "delayed_rewards",
+)
 
 
 def main() -> None:

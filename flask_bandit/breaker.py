@@ -7,6 +7,15 @@ from __future__ import annotations
 
 import threading
 import time
+from enum import IntEnum
+
+
+class Call(IntEnum):
+    """What a storage is asked for; the later ones need more of it."""
+
+    CONTROL = 0
+    READ = 1
+    WRITE = 2
 
 
 class Attempt:
@@ -36,7 +45,8 @@ class Attempt:
 class CircuitBreaker:
     """Closed while the storage works; open after a failure, letting one probe through at times.
 
-    A failed write is only mended by a write: a full disk can still be read.
+    What failed is only mended by what needs as much: a full disk can still be read, and what
+    operators decided is a small table that may be read where the counts cannot.
 
     :param probe_every: seconds between two probes while open
     """
@@ -45,7 +55,7 @@ class CircuitBreaker:
         self._probe_every = probe_every
         self._lock = threading.Lock()
         self._open = False
-        self._awaits_write = False
+        self._awaited = Call.CONTROL
         self._next_probe = 0.0
 
     @property
@@ -59,20 +69,20 @@ class CircuitBreaker:
             attempt.allowed = not self._open or self._takes_probe()
         return attempt.allowed
 
-    def succeeded(self, writing: bool) -> bool:
+    def succeeded(self, call: Call) -> bool:
         """Note a success; return True if it ends an outage."""
-        if not self._open or (self._awaits_write and not writing):
+        if not self._open or call < self._awaited:
             return False
         with self._lock:
-            ended, self._open, self._awaits_write = self._open, False, False
+            ended, self._open, self._awaited = self._open, False, Call.CONTROL
             return ended
 
-    def failed(self, attempt: Attempt, writing: bool) -> bool:
+    def failed(self, attempt: Attempt, call: Call) -> bool:
         """Note a failure; return True if it begins an outage."""
         attempt.allowed = False
         with self._lock:
             begun, self._open = not self._open, True
-            self._awaits_write = self._awaits_write or writing
+            self._awaited = max(self._awaited, call)
             self._next_probe = time.monotonic() + self._probe_every
             return begun
 

@@ -7,7 +7,8 @@ shall not see them as they are, it has sums of its own beside them, told apart b
 * ``goal:<goal>:rewards`` ...: goals that the bandit does not learn from;
 * ``learn:...``: with a reward window, what decisions whose window is closed have added;
 * ``@<start>:...``: with a half-life, the sums of decisions made in one span of time, by its start
-  in seconds since the epoch.
+  in seconds since the epoch; with a reward window too, ``learn:@<start>:...``, so that a bandit
+  which gets its window later learns nothing twice.
 
 Pure: no clock, no storage.
 """
@@ -23,9 +24,13 @@ from .options import Options
 HOLDOUT = "holdout:"
 LEARNED = "learn:"
 BUCKET = "@"
-BUCKETS_PER_HALF_LIFE = 8
-_SPANS = (604800, 86400, 43200, 21600, 10800, 3600, 1800, 600, 300, 60, 30, 10, 5)
-"""Lengths of a bucket in seconds; each divides the one before it."""
+BUCKETS_PER_HALF_LIFE = 4
+_SPANS = (604800, 86400, 43200, 21600)
+"""Lengths of a bucket in seconds; each divides the one before it.
+
+Buckets stay for ever and are read with the counts, so none is shorter than a fourth of the shortest
+half-life.
+"""
 _FORGOTTEN = 2.0**-40
 """Weight below which a bucket is not added up any more."""
 
@@ -89,7 +94,7 @@ def mature_delta(
     learned = policy.on_mature(decision, total)
     if options.half_life is None:
         return _prefixed(learned, LEARNED)
-    return _prefixed(learned, _bucket(options.half_life, decision.at))
+    return _prefixed(learned, LEARNED + _bucket(options.half_life, decision.at))
 
 
 def needs_decision(policy: PolicyProtocol, options: Options, decision_id: str, goal: str) -> bool:
@@ -107,10 +112,10 @@ def learned_sums(options: Options, counts: ArmCounts, now: float) -> ArmCounts:
     :param counts: all sums of a bandit
     :param now: seconds since the epoch; what is older weighs less where there is a half-life
     """
+    if options.reward_window is not None:
+        counts = {arm: _without(row, LEARNED) for arm, row in counts.items()}
     if options.half_life is not None:
         return {arm: _discounted(row, options.half_life, now) for arm, row in counts.items()}
-    if options.reward_window is not None:
-        return {arm: _without(row, LEARNED) for arm, row in counts.items()}
     return counts
 
 

@@ -18,7 +18,7 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 from .bandits import Bandit
-from .breaker import Attempt, CircuitBreaker
+from .breaker import Attempt, Call, CircuitBreaker
 from .control import Control, act, nonsense_in
 from .counting import decision_delta, needs_decision, reward_delta
 from .drawing import DrawTable
@@ -117,7 +117,7 @@ class Engine:
         now = time.monotonic()
         if now - self._controls_read_at < self._control_ttl:
             return
-        stored = self._guarded(self.storage.read_control, attempt)
+        stored = self._guarded(self.storage.read_control, attempt, Call.CONTROL)
         if stored is not None:
             before = self._controls or {}
             self._controls = {
@@ -242,7 +242,7 @@ class Engine:
         made = [DecisionWrite(d, self._decision_delta(d)) for d in decisions]
         earned = [RewardWrite(r, self._reward_delta(r, known.get(r.decision_id))) for r in rewards]
         commit = Commit(tuple(made), tuple(earned), adjustments)
-        result = self._guarded(partial(self.storage.commit, commit), attempt, writing=True)
+        result = self._guarded(partial(self.storage.commit, commit), attempt, Call.WRITE)
         if result is not None:
             self._add_own(result)
             if result.unlearned:
@@ -255,7 +255,7 @@ class Engine:
 
     def erase(self, ids: Iterable[str], attempt: Attempt) -> bool:
         """Remove the subjects and contexts of decisions; False while the storage is down."""
-        erased = self._guarded(partial(self.storage.erase, tuple(ids)), attempt, writing=True)
+        erased = self._guarded(partial(self.storage.erase, tuple(ids)), attempt, Call.WRITE)
         return erased is not None
 
     def read_counts(self) -> Counts:
@@ -300,7 +300,7 @@ class Engine:
             return self._snapshot
 
     def _guarded(
-        self, call: Callable[[float], _T], attempt: Attempt, *, writing: bool = False
+        self, ask: Callable[[float], _T], attempt: Attempt, call: Call = Call.READ
     ) -> _T | None:
         """Call the storage within the deadline; ``None`` if it is down or just failed."""
         if not self._breaker.allows(attempt):
@@ -309,13 +309,13 @@ class Engine:
             with attempt as timeout:
                 if timeout <= 0.0:
                     raise StorageTimeoutError(f"nothing left of the deadline of {self.timeout} s")
-                result = call(timeout)
+                result = ask(timeout)
         except Exception as error:  # whatever a storage raises, the page is still answered
-            if self._breaker.failed(attempt, writing):
+            if self._breaker.failed(attempt, call):
                 logger.exception("The bandits' storage failed; control arms until it is back")
                 self._on_failed(error)
             return None
-        if self._breaker.succeeded(writing):
+        if self._breaker.succeeded(call):
             logger.warning("The bandits' storage is back")
             self._on_recovered()
         return result
@@ -379,7 +379,7 @@ class Engine:
             for reward, stored in unlearned
         )
         commit = Commit(rewards=writes)
-        result = self._guarded(partial(self.storage.commit, commit), attempt, writing=True)
+        result = self._guarded(partial(self.storage.commit, commit), attempt, Call.WRITE)
         if result is not None:
             self._add_own(result)
 

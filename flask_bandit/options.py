@@ -18,6 +18,8 @@ from .model import DEFAULT_GOAL
 DEFAULT_FLOOR = 0.005
 MODES = ("once", "every", "numeric")
 SHORTEST_WINDOW = 60.0
+SHORTEST_HALF_LIFE = 86400.0
+"""Each fourth of it is kept apart for ever, and all of that is read with the counts."""
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhdw]?)\s*")
 _LONGEST = 10 * 365 * 86400.0
@@ -161,6 +163,13 @@ def _window(name: str, value: Any) -> float:
     return seconds
 
 
+def _half_life(name: str, value: Any) -> float:
+    seconds = _span(name, value)
+    if seconds < SHORTEST_HALF_LIFE:
+        raise ConfigurationError(f"{name} is {value!r}; write at least one day, such as '14d'")
+    return seconds
+
+
 def _span(name: str, value: Any) -> float:
     try:
         return duration(value)
@@ -185,7 +194,7 @@ _PARSERS: dict[str, Callable[[str, Any], Any]] = {
     "goal": _name,
     "goals": _goals,
     "reward_window": _window,
-    "half_life": _window,
+    "half_life": _half_life,
     "group": _name,
     "targeting": _callable,
 }

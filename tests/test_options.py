@@ -150,7 +150,8 @@ WRONG: list[tuple[str, Any, str]] = [
         for name in ("reward_window", "half_life")
         for value in ("soon", 0, -5, None, "11y")
     ),
-    *((name, 59.9, "at least 60 seconds, such as '7d'") for name in ("reward_window", "half_life")),
+    ("reward_window", 59.9, "at least 60 seconds, such as '7d'"),
+    ("half_life", "23h", "at least one day, such as '14d'"),
     *(
         ("targeting", value, "{ import = 'package:function' }")
         for value in (True, "tests.test_options:is_mobile", None)

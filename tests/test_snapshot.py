@@ -75,9 +75,9 @@ def test_what_was_read_stays_as_it_was() -> None:
 
 
 def test_old_decisions_weigh_as_of_the_reading() -> None:
-    bandit = Noting(half_life=3600.0)
+    bandit = Noting(half_life=86400.0)
     counts: dict[BanditKey, dict[str, dict[str, float]]]
-    counts = {KEY: {"a": {"@0:pulls": 8, "@0:reward": 8.0}, "b": {"@36000:pulls": 2}}}
+    counts = {KEY: {"a": {"@0:pulls": 8, "@0:reward": 8.0}, "b": {"@864000:pulls": 2}}}
     assert shares(Snapshot(counts, 0.0, 0.0), bandit) == (1.0, 0.0)
-    more = {KEY: {**counts[KEY], "b": {"@36000:pulls": 2, "@36000:reward": 2.0}}}
-    assert shares(Snapshot(more, 0.0, 36000.0), bandit) == (0.0, 1.0)
+    more = {KEY: {**counts[KEY], "b": {"@864000:pulls": 2, "@864000:reward": 2.0}}}
+    assert shares(Snapshot(more, 0.0, 864000.0), bandit) == (0.0, 1.0)

@@ -207,6 +207,22 @@ def test_what_an_import_brought_is_learned_on_demand(storage: BanditStorage, clo
     assert sums(engine) == {"a": {"pulls": 4}}
 
 
+def test_only_the_goal_s_rewards_of_the_window_are_learned_however_late_it_is_closed(
+    clock: Clock,
+) -> None:
+    """All of them are stored by then, as on a site that had no visitors for a while."""
+    engine = make_engine(MemoryBanditStorage(), goals={"other": "numeric"})
+    late, other, both = decision("d1"), decision("d2"), decision("d3", "b")
+    send(engine, late, other, both)
+    rewards = reward(late, WINDOW + 0.5), reward(other, 60.0, "other"), reward(both, WINDOW)
+    send(engine, rewards=(*rewards, reward(both, 60.0, "other", 7.0)))
+    clock.now = OVER + 86400.0
+    assert WindowCloser(engine).close("btn") == 3
+    learned = {"pulls": 1, "rewards": 1, "reward": 1.0, "reward_sq": 1.0}
+    assert sums(engine) == {"a": {"pulls": 2}, "b": learned}
+    assert sums(engine, "late") == {"a": {"": 1}}
+
+
 def test_the_holdout_is_not_learned(clock: Clock) -> None:
     engine = make_engine(MemoryBanditStorage())
     held = decision("d1" + HELD_OUT)
@@ -388,6 +404,18 @@ def test_a_poke_asks_the_storage_nothing_and_leaves_one_that_is_down_alone(
     engine.table("btn", engine.attempt())
     assert engine.is_storage_down
     assert WindowCloser(engine).poke("btn") is None
+
+
+def test_who_waited_for_the_thread_of_another_does_not_start_one(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was time, and then another request's thread began and ended."""
+    closer = WindowCloser(make_engine(MemoryBanditStorage()))
+    answers = iter([True, False])
+    with monkeypatch.context() as patch:
+        patch.setattr(closer, "_is_time", lambda name: next(answers))
+        assert closer.poke("btn") is None
+    assert finished(closer.poke("btn"))
 
 
 def test_an_interpreter_that_ends_starts_no_thread(

@@ -70,8 +70,10 @@ def _answer(text: str, worth: RewardValues) -> Response:
     try:
         token = codec_of(state).loads(text, time.time())
         value = worth.get((token.bandit, token.goal), worth.get(token.goal, 1.0))
-        # Whoever repeats a token tells of one event, whatever its goal.
-        spend(state, token, value, event=sha256(text.encode()).hexdigest()[:32])
+        # Whoever repeats a token tells of one event, whatever its goal. Without the signature,
+        # which can be spelt in many ways.
+        payload = text.rpartition(".")[0]
+        spend(state, token, value, event=sha256(payload.encode()).hexdigest()[:32])
     except TokenError as error:
         return _refusal(400, str(error))
     except UnknownBanditError:

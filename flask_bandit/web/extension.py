@@ -19,6 +19,7 @@ from ..model import ArmStats
 from . import beacon, decorators, templating, tokens
 from .headers import set_headers
 from .hooks import Hooks
+from .identity import subject_id
 from .outside import SubjectVisit
 from .request import (
     FINISHED,
@@ -122,8 +123,15 @@ class BanditMiddleware:
         Outside an app context, the extension's only app is meant.
 
         :param subject: the user's id, as the subject loader returns it
+        :raises ConfigurationError: it is nobody's
         """
-        return SubjectVisit(self._state(), str(subject))
+        id_ = subject_id(subject)
+        if id_ is None:
+            raise ConfigurationError(
+                f"visit(subject={subject!r}): give the id of a user; all jobs without one would be "
+                "one user"
+            )
+        return SubjectVisit(self._state(), id_)
 
     def forget(self) -> bool:
         """Erase what is stored about this request's visitor, and delete the cookie.

@@ -32,6 +32,8 @@ class Holder:
         self.is_changed = False
         """True if the cookie has to be set."""
         self.is_committed = False
+        self.is_forgotten = False
+        """True once the visitor asked to be erased."""
         self._subject = subject
         self._cookie: CookieContent | None = None
         self._reassigned: dict[str, int] = {}
@@ -81,6 +83,12 @@ class Holder:
         """True once nothing new is counted: after the commit, and on an error page."""
         return self.is_committed or self.is_on_error_page
 
+    @property
+    def _may_store(self) -> bool:
+        """True while a subject's decisions may be stored at once."""
+        is_over = self.is_ending or self.is_forgotten
+        return self.verdict.counting is Counting.COUNTED and not is_over
+
     def control(self, name: str) -> Control:
         """Return what operators decided about a bandit; the same for all of the visit."""
         if name not in self._controls:
@@ -116,6 +124,8 @@ class Holder:
             return anonymous
         found = self._known(name, self.subject)
         is_free = anonymous is not None and not anonymous.adopted
+        if found is not None and found.pending and self._may_store and self.within_limit():
+            return self._settled(name, found, self.subject)
         if found is not None or not is_free or self.verdict.counting is Counting.UNCOUNTED:
             return found
         assert anonymous is not None
@@ -145,8 +155,7 @@ class Holder:
     def _adopted(self, name: str, anonymous: Assignment, subject: Subject) -> Assignment:
         """Let a subject without a decision go on with the one made before they signed in."""
         decision = self._decision_of(name, anonymous, self.cookie.visitor)
-        is_counted = self.verdict.counting is Counting.COUNTED and not self.is_ending
-        if not is_counted or (anonymous.pending and not self.within_limit()):
+        if not self._may_store or (anonymous.pending and not self.within_limit()):
             # Not the subject's yet: what is not stored, no other device would find.
             return anonymous._replace(origin=decision.id)
         reassigned = self._reassigned.get(name, 0)
@@ -155,6 +164,18 @@ class Holder:
         result = self._store_now(made)
         self.cookie.assignments[name] = anonymous._replace(pending=None, adopted=True)
         found = subject.assignment(result.decisions[stand_in.id], reassigned)
+        self._own_rows()[name] = found
+        self.is_changed = True
+        return found
+
+    def _settled(self, name: str, pending: Assignment, subject: Subject) -> Assignment:
+        """Store what a prefetch showed a subject, and return what they hold after all.
+
+        Before it is rewarded: another device may have gone on with another decision meanwhile.
+        """
+        decision = self._decision_behind(name, pending)
+        stored = self._store_now([decision]).decisions[decision.id]
+        found = subject.assignment(stored, pending.reassigned)
         self._own_rows()[name] = found
         self.is_changed = True
         return found

@@ -19,7 +19,7 @@ from flask import Flask
 from ..breaker import Attempt
 from ..control import Control
 from ..engine import Engine, logger
-from ..hashing import hash_decision
+from ..hashing import hash_decision, is_held_out
 from ..model import HELD_OUT, MERGED, Decision
 from .assignments import Assignment
 
@@ -41,9 +41,11 @@ class StorageAwayError(Exception):
 def pseudonyms_of(subject: str, keys: Sequence[str | bytes]) -> tuple[str, ...]:
     """Return a subject's pseudonym under each key: 22 characters that tell nothing without it."""
     found = []
+    # Half of a surrogate pair cannot be stored, and may still be in an id.
+    text = subject.encode(errors="surrogatepass")
     for key in keys:
         secret = key.encode() if isinstance(key, str) else key
-        digest = hmac.new(secret, b"flask-bandit.subject\x1f" + subject.encode(), hashlib.sha256)
+        digest = hmac.new(secret, b"flask-bandit.subject\x1f" + text, hashlib.sha256)
         found.append(urlsafe_b64encode(digest.digest()[:16]).rstrip(b"=").decode())
     return tuple(found)
 
@@ -60,11 +62,18 @@ def subject_of(app: Flask, hooks: Hooks) -> str | None:
         load = import_module("flask_bandit.web.login").signed_in_user
     try:
         # A coroutine, not awaited, would be somebody else in each request.
-        subject: Any = app.ensure_sync(load)()
+        return subject_id(app.ensure_sync(load)())
     except Exception:
         logger.exception("The subject loader failed, so the visitor counts as anonymous")
         return None
-    return None if subject is None or subject == "" else str(subject)
+
+
+def subject_id(given: Any) -> str | None:
+    """Return a user's id as a text, ``None`` for nobody.
+
+    ``False`` is nobody too: it is what ``user.is_authenticated and user.id`` leaves.
+    """
+    return None if given is None or given is False or given == "" else str(given)
 
 
 class Subject:
@@ -136,8 +145,11 @@ class Subject:
     def stand_in(self, decision: Decision, reassigned: int) -> Decision:
         """Return the decision that makes an anonymous one this subject's."""
         id_ = hash_decision(self.pseudonym, decision.bandit, decision.version, reassigned)[0]
+        # The id that a decision of their own would have: whichever is stored first is the one.
+        holdout = self._engine.bandits[decision.bandit].options.holdout
+        is_out = is_held_out(self.pseudonym, decision.bandit, holdout)
         return Decision(
-            id=id_,
+            id=id_ + HELD_OUT if is_out else id_,
             bandit=decision.bandit,
             version=decision.version,
             arm=decision.arm,

@@ -25,7 +25,10 @@ class SubjectVisit:
         self._visit: Visit | None = None
 
     def __enter__(self) -> SubjectVisit:
-        self._visit = Visit(self._state, self._state.subject(self._subject))
+        state = self._state
+        # Switched off, bandits open no storage, and everybody is alike.
+        subject = state.subject(self._subject) if state.config.enabled else None
+        self._visit = Visit(state, subject)
         return self
 
     def __exit__(

@@ -12,7 +12,7 @@ from limits.errors import ConfigurationError as LimitsConfigurationError
 from limits.storage import Storage, storage_from_string
 from limits.strategies import FixedWindowRateLimiter
 
-from ..breaker import Attempt, CircuitBreaker
+from ..breaker import Attempt, Call, CircuitBreaker
 from ..engine import logger
 from ..errors import ConfigurationError
 
@@ -50,14 +50,14 @@ class Throttle:
             # All of them before judging: each window counts, whatever the others say.
             answers = [limiter.hit(limit, "flask-bandit", key) for limit in self._limits]
         except Exception as error:
-            if self._breaker.failed(attempt, writing=False):
+            if self._breaker.failed(attempt, Call.READ):
                 logger.warning(
                     "MAB_NETWORK_LIMIT is not applied: its storage fails (%s). Visitors are "
                     "counted meanwhile.",
                     error,
                 )
             return True
-        if self._breaker.succeeded(writing=False):
+        if self._breaker.succeeded(Call.READ):
             logger.info("MAB_NETWORK_LIMIT is applied again.")
         return all(answers)
 

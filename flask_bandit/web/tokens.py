@@ -146,7 +146,8 @@ def token_of(visit: Visit, name: str, goal: str | None = None) -> str:
     if visit.shown[name].how not in ("decided", "remembered", "prefetch"):
         return ""
     decision = visit.held_decision(name)
-    if decision is None:
+    if decision is None or (decision.subject is not None and decision.propensities is not None):
+        # What a prefetch shows a user may be another device's decision by the time it is stored.
         return ""
     expires = int(time.time() + state.config.token_ttl)
     token = Token(decision.id, name, decision.version, decision.arm, goal, expires)

@@ -28,7 +28,6 @@ class Visit(Holder):
     def __init__(self, state: AppState, subject: Subject | None = None) -> None:
         super().__init__(state, subject)
         self.shown: dict[str, Shown] = {}
-        self.is_forgotten = False
         self._earned: dict[EarnedKey, Earned] = {}
         self._decisions: dict[str, Decision] = {}
         require_known(forced_arms.get({}), state.bandits)
@@ -167,7 +166,7 @@ class Visit(Holder):
 
     def _note(self, name: str, how: str) -> None:
         """Count what is not counted, by reason."""
-        if how not in ("decided", "remembered", "forced", "control", "disabled", "error_page"):
+        if how not in ("decided", "remembered", "forced", "control", "disabled", "error_page", "forgotten"):
             self.state.tally.note(name, self.control(name).version, how)
 
     def _remembered(self, name: str, held: Assignment) -> Shown:
@@ -185,6 +184,8 @@ class Visit(Holder):
         if self.is_committed:
             self._too_late(f"choosing {name!r}")
             return Shown(control_arm, "control")
+        if self.is_forgotten:
+            return Shown(control_arm, "forgotten")
         reason = refusal(self, name, bandit)
         if reason is not None:
             return Shown(control_arm, reason)

@@ -85,10 +85,15 @@ def test_targeting_asks_inside_the_request_and_holders_keep_their_arm() -> None:
 
 
 def test_targeting_is_asked_once_for_a_request() -> None:
-    asked = []
-    app = shop({"btn": Bandit(targeting=lambda: bool(asked.append(1)))})
+    asked: list[str] = []
+
+    def targeting() -> bool:
+        asked.append(request.path)
+        return False
+
+    app = shop({"btn": Bandit(targeting=targeting)})
     app.test_client().get("/btn")
-    assert asked == [1]
+    assert asked == ["/btn"]
 
 
 def test_targeting_that_fails_is_logged_and_means_the_control(
@@ -260,6 +265,7 @@ def test_on_a_shared_device_the_next_user_is_not_kept_out_by_the_first() -> None
         before = sum(decided(app, name) for name in "ab")
         for name in "ab":
             show(device, name, f"bob {number}")
+        assert sum(decided(app, name) for name in "ab") == before + 1
         # The laptop agrees with the shared device.
         both(app, f"bob {number}", "b", "a")
         assert sum(decided(app, name) for name in "ab") == before + 1
@@ -479,7 +485,7 @@ def test_a_known_user_without_consent_is_not_looked_up(consenting: Flask) -> Non
     def refuse(*_: Any) -> Any:
         raise AssertionError("the storage was asked about them")
 
-    storage_of(app).get_decisions = refuse  # type: ignore[method-assign]
+    storage_of(app).get_decisions = refuse  # type: ignore[method-assign,assignment]
     client = app.test_client()
     page = client.get("/btn", headers={USER: "ann"})
     click(client, user="ann")
@@ -519,3 +525,40 @@ def test_an_error_page_of_a_group_makes_no_visitor() -> None:
     for _ in range(10):
         assert not set_cookies(app.test_client().get("/nowhere"))
     assert decided(app, "a") + decided(app, "b") == 0
+
+
+# Signing in
+
+
+def test_signing_in_after_a_prefetch_is_no_way_around_the_limit() -> None:
+    app = shop({"btn": Bandit()}, MAB_NETWORK_LIMIT="3/hour")
+    for number in range(6):
+        client = app.test_client()
+        early = client.get("/btn", headers={"Sec-Purpose": "prefetch"}).text
+        assert show(client, user=f"user {number}") == early[1:]
+        click(client, user=f"user {number}")
+    assert (pulls(app), rewards(app)) == (3, 3)
+
+
+def test_a_prefetch_by_somebody_who_just_signed_in_is_not_mistaken_for_a_merge() -> None:
+    """Else the next device would not find what this one goes on with."""
+    app = shop({"btn": Bandit()})
+    for number in range(20):
+        phone, user = app.test_client(), f"user {number}"
+        before = show(phone)
+        phone.get("/btn", headers={"Sec-Purpose": "prefetch", USER: user})
+        assert show(phone, user=user) == before
+        assert show(app.test_client(), user=user) == before
+    assert pulls(app) == 20
+
+
+def test_an_async_subject_loader_is_awaited() -> None:
+    """A coroutine by itself would be another user in each request."""
+    app = shop({"btn": Bandit()})
+
+    async def who() -> str | None:
+        return request.headers.get(USER)
+
+    app.extensions["bandit"].hooks.subject = who
+    assert len({show(app.test_client(), user="ann") for _ in range(20)}) == 1
+    assert pulls(app) == 1

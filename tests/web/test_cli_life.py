@@ -578,8 +578,8 @@ def test_long_names_fit_in_80_columns() -> None:
 
 def test_time_spans_are_shown_as_they_are_written() -> None:
     for written, shown in (("36h", "36h"), ("90s", "90s"), ("14d", "2w"), (180, "3m")):
-        app = with_bandit(thompson(half_life=written))
-        assert f"half_life {shown}\n" in done(app, "show", "btn")
+        app = with_bandit(thompson(reward_window=written))
+        assert f"reward_window {shown}\n" in done(app, "show", "btn")
 
 
 # Reward windows

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from flask import Flask
 from flask_debugtoolbar import DebugToolbarExtension
 
 from flask_bandit import choose_arm, reward_endpt
+from flask_bandit.bandits import Bandit
+from flask_bandit.testing import force
+from flask_bandit.web import cli_show
+from flask_bandit.web.debug_panels import _HOW
 
 from .conftest import colours, make_app, pulls, set_cookies
 from .test_failure import Faulty
@@ -110,3 +116,121 @@ def test_a_page_during_an_outage_shows_the_problem() -> None:
     assert response.status_code == 200
     assert "The storage is down" in response.text
     assert "read is broken" in response.text
+
+
+def shown_panel(app: Flask, **arguments: Any) -> str:
+    """Return the text of the panel on ``/page/some``."""
+    response = app.test_client().get("/page/some", **arguments)
+    assert response.status_code == 200
+    return text_of(response.text)
+
+
+def pause(app: Flask) -> None:
+    app.extensions["bandit"].engine.change("one", "pause")
+
+
+def declare(app: Flask) -> None:
+    app.extensions["bandit"].engine.change("one", "declare", "red")
+
+
+def archive(app: Flask) -> None:
+    app.extensions["bandit"].engine.change("one", "archive")
+
+
+def close(app: Flask) -> None:
+    app.extensions["bandit"].engine.change("one", "close")
+
+
+def refuse_consent(app: Flask) -> None:
+    app.extensions["bandit"].hooks.consent = lambda: False
+
+
+def refuse_all(app: Flask) -> None:
+    app.extensions["bandit"].hooks.visitor_filter = lambda: False
+
+
+def break_storage(app: Flask) -> None:
+    app.extensions["bandit"].storage.broken = {"read", "commit"}
+
+
+def nothing(app: Flask) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("how", "prepare", "config", "arguments"),
+    [
+        ("decided", nothing, {}, {}),
+        ("override", nothing, {}, {"query_string": {"mab_one": "red"}}),
+        ("prefetch", nothing, {}, {"headers": {"Sec-Purpose": "prefetch"}}),
+        ("bot", nothing, {}, {"headers": {"User-Agent": "Googlebot/2.1"}}),
+        ("network", nothing, {"MAB_EXCLUDED_NETWORKS": "127.0.0.0/8"}, {}),
+        ("filter", refuse_all, {}, {}),
+        ("no_consent", refuse_consent, {}, {}),
+        ("paused", pause, {}, {}),
+        ("closed", close, {}, {}),
+        ("declared", declare, {}, {}),
+        ("archived", archive, {}, {}),
+        ("disabled", nothing, {"MAB_ENABLED": False}, {}),
+        ("control", break_storage, {}, {}),
+    ],
+)
+def test_it_tells_why_a_visitor_sees_an_arm(
+    how: str, prepare: Callable[[Flask], None], config: Any, arguments: Any
+) -> None:
+    app = make_app("one", "two", DEBUG=True, MAB_STORAGE_ENGINE=Faulty(), **config)
+    prepare(with_toolbar(app))
+    assert f"This visitor's arm: {_HOW[how]}" in shown_panel(app, **arguments)
+
+
+def test_a_limit_a_targeting_and_a_forced_arm_are_told_too() -> None:
+    app = make_app("unused", DEBUG=True, MAB_NETWORK_LIMIT="1/hour")
+    for name, bandit in (("one", colours()), ("two", Bandit(targeting=lambda: False))):
+        if name == "two":
+            bandit.add_arm("a")
+        app.add_bandit(name, bandit)  # type: ignore[attr-defined]
+    client = with_toolbar(app).test_client()
+    assert _HOW["not_targeted"] in text_of(client.get("/page/all").text)
+    assert _HOW["limit"] in shown_panel(app)
+    held = client.get("/page/some").text.split("#")[1].split("<")[0]
+    other = next(arm for arm in ("green", "red", "blue") if arm != held)
+    with force(one=other):
+        assert _HOW["forced"] in text_of(client.get("/page/some").text)
+
+
+def test_every_reason_that_is_counted_has_words_in_the_panel() -> None:
+    assert cli_show._REASONS.keys() <= _HOW.keys()
+
+
+def test_it_shows_state_winner_version_reasons_and_weights(app: Flask) -> None:
+    engine = app.extensions["bandit"].engine
+    engine.change("one", "reset")
+    engine.change("one", "weights", {"blue": None})
+    app.test_client().get("/page/some", headers={"User-Agent": "Googlebot/2.1"})
+    text = shown_panel(app)
+    assert "version 2, running: new visitors get 'green' or 'red'" in text
+    assert "blue 0 0 0.0000 0.0000" in text
+    assert "Not counted so far: 1 bot." in text
+    engine.change("one", "declare", "red")
+    text = shown_panel(app)
+    assert "version 2, declared with the winner red: everybody gets 'red', the winner" in text
+    assert re.search(r"red \(this visitor\) \d 0 0.0000 1.0000", text)
+
+
+def test_it_shows_whether_the_visitor_is_a_known_user(app: Flask) -> None:
+    assert "no: an anonymous visitor" in shown_panel(app)
+    app.extensions["bandit"].hooks.subject = lambda: "ann@example.com"
+    client = app.test_client()
+    client.get("/page/some")
+    text = text_of(client.get("/page/some").text)
+    assert "yes: a known user" in text
+    assert "of the known user; counted" in text
+    assert "ann@example.com" not in text
+
+
+def test_switched_off_it_opens_no_storage() -> None:
+    app = make_app("one", "two", DEBUG=True, MAB_ENABLED=False)
+    text = shown_panel(with_toolbar(app))
+    assert "switched off by MAB_ENABLED" in text
+    assert "not opened" in text
+    assert app.extensions["bandit"]._engine is None

@@ -69,3 +69,40 @@ def test_a_long_one_is_cut() -> None:
 def test_what_is_not_counted_says_so() -> None:
     app = make_app(MAB_DEBUG_HEADERS=True)
     assert header(app.test_client().head("/btn")).startswith("UNCOUNTED; btn:")
+
+
+@pytest.mark.parametrize(
+    ("word", "action", "arguments"),
+    [
+        ("CONTROL", "pause", {}),
+        ("CONTROL", "close", {}),
+        ("CONTROL", "archive", {}),
+        ("UNCOUNTED", None, {"headers": {"User-Agent": "Googlebot/2.1"}}),
+        ("STORE", None, {"headers": {"Sec-Purpose": "prefetch"}}),
+        ("FORCED", "pause", {"query_string": {"mab_btn": "red"}}),
+    ],
+)
+def test_the_words_and_that_no_shared_cache_keeps_any_of_them(
+    word: str, action: str | None, arguments: Any
+) -> None:
+    app = make_app(MAB_DEBUG_HEADERS=True, MAB_OVERRIDES=True, MAB_CONTROL_TTL=0)
+    if action is not None:
+        app.extensions["bandit"].engine.change("btn", action)
+    page = app.test_client().get("/btn", **arguments)
+    assert header(page) == f"{word}; btn:{page.text.lstrip('#')}"
+    assert page.headers["Vary"] == "Cookie"
+    assert page.headers["Cache-Control"] == "private"
+
+
+def test_a_declared_bandit_says_control_to_a_holder_too() -> None:
+    app = make_app(MAB_DEBUG_HEADERS=True, MAB_CONTROL_TTL=0)
+    client = app.test_client()
+    client.get("/btn")
+    app.extensions["bandit"].engine.change("btn", "declare", "blue")
+    assert header(client.get("/btn")) == "CONTROL; btn:blue"
+
+
+def test_no_consent_says_control() -> None:
+    app = make_app(MAB_DEBUG_HEADERS=True)
+    app.extensions["bandit"].hooks.consent = lambda: False
+    assert header(app.test_client().get("/btn")) == "CONTROL; btn:green"

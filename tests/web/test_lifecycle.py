@@ -217,7 +217,8 @@ def test_rewards_that_were_on_their_way_at_a_reset_count_in_their_version(app: F
     storage = app.extensions["bandit"].storage
     client = app.test_client()
     arm(client)
-    real, late = storage.commit, []
+    real = storage.commit
+    late: list[Commit] = []
 
     def resets_first(commit: Commit, timeout: float | None = None) -> Any:
         if commit.rewards and not late:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flask import Flask, request
 
-from flask_bandit import decision_made, suggest_arm_for
+from flask_bandit import decision_made, reward, suggest_arm_for
 from flask_bandit.web.tokens import reward_token
 
 from .conftest import colours, make_app, pulls, rewards, set_cookies, total
@@ -106,7 +106,8 @@ def test_another_bandit_on_the_page_goes_on() -> None:
     assert page.json is not None
     assert page.json[0] == "red"
     assert (pulls(app, "btn"), pulls(app, "other")) == (0, 1)
-    assert page.headers["X-MAB-Debug"].startswith("STORE; btn:red;other:")
+    assert page.headers["X-MAB-Debug"].startswith("STORE; ")
+    assert "btn:red" in page.headers["X-MAB-Debug"]
 
 
 @pytest.mark.parametrize("state", ["pause", "close", "archive"])
@@ -132,6 +133,7 @@ def test_an_unknown_arm_is_ignored_and_told_in_debug(
 
     @app.get("/twice")
     def twice() -> list[str]:
+        reward("btn")
         return [suggest_arm_for("btn")[0] for _ in range(2)]
 
     client = app.test_client()
@@ -197,7 +199,12 @@ def test_an_async_guard_is_awaited() -> None:
 def test_a_guard_is_not_asked_without_an_override_and_once_with_several() -> None:
     app = shop()
     asked: list[str] = []
-    hooks(app).override = lambda: bool(asked.append(request.path)) or True
+
+    def guard() -> bool:
+        asked.append(request.path)
+        return True
+
+    hooks(app).override = guard
 
     @app.get("/both")
     def both() -> list[str]:

@@ -63,7 +63,14 @@ def calls(storage: BanditStorage, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         monkeypatch.setattr(storage, name, heard_method)
 
-    for name in ("commit", "read_counts", "get_decisions", "iter_log", "iter_commits"):
+    for name in (
+        "commit",
+        "read_counts",
+        "read_control",
+        "get_decisions",
+        "iter_log",
+        "iter_commits",
+    ):
         listen(name)
     return heard
 
@@ -85,10 +92,10 @@ def ten_bandits(storage: BanditStorage, **config: Any) -> Flask:
 
 @pytest.mark.parametrize("uri", STORAGES, indirect=True)
 def test_round_trips(storage: BanditStorage, calls: list[str]) -> None:
-    app = ten_bandits(storage, MAB_STATS_TTL=3600)
+    app = ten_bandits(storage, MAB_STATS_TTL=3600, MAB_CONTROL_TTL=3600)
     first, second = app.test_client(), app.test_client()
     first.get("/all")
-    assert calls == ["read_counts", "commit"]
+    assert calls == ["read_control", "read_counts", "commit"]
     calls.clear()
     # Within the time to live of what was read: one write for ten bandits, and no read.
     second.get("/all")

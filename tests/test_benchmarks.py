@@ -1,0 +1,40 @@
+"""The simulation of late rewards: small, seeded, and on the library's own counting."""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+import pytest
+
+pytest.importorskip("rich", reason="part of the extra bench")
+
+from benchmarks import delayed_rewards
+from benchmarks.delayed_rewards import WAYS, Plan, simulate
+
+AT_ONCE, WHEN_REWARDED, WHEN_CLOSED = WAYS
+PLAN = Plan(visitors=2000, window=1000, delay=500.0, is_fixed=True, every=50, floor=0.0)
+
+
+def share(way: str, column: int = 0, runs: int = 5) -> float:
+    return fmean(simulate(way, PLAN, seed)[column] for seed in range(runs))
+
+
+def test_only_closed_windows_are_fair_to_the_arm_whose_rewards_come_late() -> None:
+    """Fixed seeds, so it cannot flicker."""
+    assert share(AT_ONCE) < 0.3
+    assert share(WHEN_REWARDED) < 0.3
+    assert 0.45 < share(WHEN_CLOSED) < 0.75
+
+
+def test_a_run_is_repeated_by_its_seed() -> None:
+    runs = [simulate(WHEN_CLOSED, PLAN, seed) for seed in (1, 1, 2)]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_it_prints_a_line_for_each_way(capsys: pytest.CaptureFixture[str]) -> None:
+    delayed_rewards.main(
+        ["--runs", "2", "--visitors", "200", "--window", "100", "--processes", "1"]
+    )
+    out = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "when the window closes (reward_window)" in out
+    assert out.count("±") >= 6
