@@ -75,8 +75,10 @@ class Options:
         learned from
     :param goal: the goal that the policy learns from
     :param goals: goal -> ``once``, ``every`` or ``numeric``; what is not named is ``once``
-    :param reward_window: seconds after which a decision is learned from, with what it earned
-    :param half_life: seconds after which a decision weighs half as much to the policy
+    :param reward_window: seconds after which a decision is learned from, with what it earned; at
+        least a minute
+    :param half_life: seconds after which a decision weighs half as much to the policy; at least a
+        day
     :param group: a visitor takes part in one bandit of a group only
     :param targeting: called inside the request; those for whom it is false get the control
     """

@@ -155,7 +155,8 @@ class BanditStorage(ABC):
 
         Decisions that were pruned are left out, and so are those that stand for another one
         (``Decision.stands_for``). Commits of others go on meanwhile: what they store is in
-        it or not.
+        it or not. A storage that keeps each bandit in a place of its own may order decisions of
+        two bandits that were stored at the same moment as it likes.
 
         :param bandit: only this bandit's; all if ``None``
         :param since: only decisions made at this time or later, seconds since the epoch, UTC

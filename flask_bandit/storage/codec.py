@@ -6,6 +6,7 @@ Imports only the model, the errors and the standard library.
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Mapping
 from math import isfinite
@@ -20,6 +21,8 @@ Record = dict[str, Any]
 
 _WHOLE = frozenset({"pulls", "rewards", "late", "skipped"})
 LARGEST_INTEGER = 2**63 - 1
+
+_encode_sorted = json.JSONEncoder(sort_keys=True).encode
 
 
 def is_whole(name: str) -> bool:
@@ -60,9 +63,42 @@ def clean_commit(commit: Commit) -> Commit:
 def clean_control(state: ControlState) -> dict[str, Any]:
     """Return an independent copy of a control state that holds only what JSON gives back.
 
+    :raises StorageError: it is no mapping, or a value cannot be stored
+    """
+    # A storage that took anything else could not read it back.
+    if not isinstance(state, Mapping):
+        raise StorageError(f"The control state is {state!r}, a {_type_name(state)}; give a dict.")
+    return _clean_mapping(state, "control")
+
+
+def clean_bandit(name: object) -> str:
+    """Return the name of a bandit whose control is to be written, as plain text.
+
+    :raises StorageError: it is none that a commit could have
+    """
+    return _id(name, "bandit name")
+
+
+def control_text(state: ControlState) -> str:
+    """Write a control state as JSON, so that equal texts are equal states: ``True`` is not 1.
+
     :raises StorageError: a value cannot be stored
     """
-    return _clean_mapping(state, "control")
+    return _encode_sorted(clean_control(state))
+
+
+def control_from_text(text: str | bytes) -> dict[str, Any]:
+    """Read a control state, however its JSON is spelled.
+
+    :raises ValueError: it is none
+    """
+    try:
+        state = json.loads(text)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(state, dict):
+        raise ValueError(f"{text!r} is not a JSON object")
+    return state
 
 
 def _clean_decision(decision: Decision) -> Decision:

@@ -6,13 +6,12 @@ it (:class:`MemoryBanditStorage`) or replays a journal into it (:class:`JSONBand
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ..model import BanditKey, Counts, Decision, Reward, StatsDelta, add_counts
-from .base import Adjustment, Commit, ControlState, DecisionWrite, RewardWrite
+from .base import Adjustment, Commit, DecisionWrite, RewardWrite
 
 
 class Slot(NamedTuple):
@@ -227,11 +226,6 @@ class Ledger:
             key: {arm: dict(row) for arm, row in arms.items()} for key, arms in counts.items()
         }
         self._changed = set(self.counts)
-
-
-def is_same_control(one: ControlState | None, other: ControlState | None) -> bool:
-    """Compare two clean control states as JSON: the order of keys is free, ``True`` is not 1."""
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def is_logged(

@@ -6,7 +6,6 @@ Imports only the model, the errors and the standard library.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from copy import deepcopy
 from typing import Any
 
 from ..errors import ConfigurationError
@@ -20,7 +19,7 @@ from .base import (
     DecisionWrite,
     RewardWrite,
 )
-from .codec import clean_commit, clean_control
+from .codec import clean_bandit, clean_commit, control_from_text, control_text
 from .ledger import (
     Ledger,
     Outcome,
@@ -28,7 +27,6 @@ from .ledger import (
     is_erasable,
     is_logged,
     is_prunable,
-    is_same_control,
 )
 from .locks import ThreadLock, deadline_of
 from .settle import StoredReward
@@ -47,7 +45,7 @@ class MemoryBanditStorage(BanditStorage):
         self._rewards: dict[str, dict[str, StoredReward]] = {}
         """By decision id, then by reward id."""
         self._adjustments: dict[str, Adjustment] = {}
-        self._control: dict[str, dict[str, Any]] = {}
+        self._control: dict[str, str] = {}
 
     @classmethod
     def from_uri(cls, uri: str, **options: Any) -> MemoryBanditStorage:
@@ -201,7 +199,7 @@ class MemoryBanditStorage(BanditStorage):
         """
         self._lock.acquire(deadline_of(timeout))
         try:
-            return deepcopy(self._control)
+            return {bandit: control_from_text(text) for bandit, text in self._control.items()}
         finally:
             self._lock.release()
 
@@ -218,14 +216,13 @@ class MemoryBanditStorage(BanditStorage):
         :raises StorageError: a value cannot be stored
         """
         deadline = deadline_of(timeout)
-        # The name is checked with the rest: as a key.
-        clean = clean_control({bandit: state})
-        seen = None if expected is None else clean_control(expected)
+        name, text = clean_bandit(bandit), control_text(state)
+        seen = None if expected is None else control_text(expected)
         self._lock.acquire(deadline)
         try:
-            if not is_same_control(self._control.get(bandit), seen):
+            if self._control.get(name) != seen:
                 return False
-            self._control.update(clean)
+            self._control[name] = text
             return True
         finally:
             self._lock.release()

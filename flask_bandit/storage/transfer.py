@@ -17,7 +17,14 @@ from typing import IO, Any, NamedTuple
 from ..errors import StorageCorruptError, StorageError
 from ..model import Counts
 from .base import BanditStorage, Commit, ControlState
-from .codec import clean_commit, clean_control, commit_from_record, commit_to_record, is_whole
+from .codec import (
+    clean_bandit,
+    clean_commit,
+    clean_control,
+    commit_from_record,
+    commit_to_record,
+    is_whole,
+)
 from .ledger import Ledger
 from .settle import CountKey
 
@@ -272,10 +279,7 @@ def _check_end(record: dict[str, Any], commits: int, crc: int) -> None:
 def _control_of(record: dict[str, Any]) -> _Control:
     try:
         bandit, state = record["control"]["bandit"], record["control"]["state"]
-        if not isinstance(state, dict):
-            raise TypeError("the state is not an object")
-        # The name is checked with the rest: as a key.
-        return _Control(bandit, clean_control({bandit: state})[bandit])
+        return _Control(clean_bandit(bandit), clean_control(state))
     except (KeyError, TypeError) as error:
         raise ValueError(f"it is no control of a bandit ({error!r})") from None
     except StorageError as error:

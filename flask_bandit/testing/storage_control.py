@@ -216,10 +216,26 @@ class ControlTests:
         assert stored(storage) == kinds({BANDIT: {"ok": 1}})
         assert storage.write_control(BANDIT, {"ok": 2}, {"ok": 1})
 
-    def test_control_of_a_name_that_is_refused(self, storage: BanditStorage) -> None:
+    @pytest.mark.parametrize("name", ["color\ud83d", "a\x00b", "a\nb", 1, b"color", None])
+    def test_control_of_a_name_that_is_refused(self, storage: BanditStorage, name: Any) -> None:
+        """The same names as in a commit."""
         with pytest.raises(StorageError):
-            storage.write_control("color\ud83d", {"ok": 1}, None)
+            storage.write_control(name, {"ok": 1}, None)
         assert dict(storage.read_control()) == {}
+
+    @pytest.mark.parametrize("wrong", [[1], "paused", 1, None])
+    def test_control_that_is_no_mapping_is_refused(
+        self, storage: BanditStorage, wrong: Any
+    ) -> None:
+        storage.write_control("other", {"ok": 1}, None)
+        with pytest.raises(StorageError):
+            storage.write_control(BANDIT, wrong, None)
+        if wrong is not None:
+            with pytest.raises(StorageError):
+                storage.write_control("other", {}, wrong)
+        # A storage that lasts reads it anew.
+        storage.close()
+        assert stored(storage) == kinds({"other": {"ok": 1}})
 
     def test_control_leaves_the_rest_alone(self, storage: BanditStorage) -> None:
         fill(storage)

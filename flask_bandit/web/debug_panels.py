@@ -38,6 +38,7 @@ _HOW = {
     "declared": "everybody's: a winner is declared",
     "archived": "everybody's: the bandit is archived",
     "disabled": "the control: bandits are switched off by MAB_ENABLED",
+    "forgotten": "the control: this request has erased the visitor",
     "control": "the control: the storage is down, or the response was on its way already",
 }
 _templates = Environment(

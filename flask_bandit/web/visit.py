@@ -166,7 +166,15 @@ class Visit(Holder):
 
     def _note(self, name: str, how: str) -> None:
         """Count what is not counted, by reason."""
-        if how not in ("decided", "remembered", "forced", "control", "disabled", "error_page", "forgotten"):
+        if how not in (
+            "decided",
+            "remembered",
+            "forced",
+            "control",
+            "disabled",
+            "error_page",
+            "forgotten",
+        ):
             self.state.tally.note(name, self.control(name).version, how)
 
     def _remembered(self, name: str, held: Assignment) -> Shown:

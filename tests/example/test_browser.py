@@ -84,6 +84,8 @@ def browser(chromium: webdriver.Chrome, shop: Shop) -> webdriver.Chrome:
     """Return the browser of somebody who was never here."""
     chromium.execute_cdp_cmd("Network.clearBrowserCookies", {})
     chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    # A click meanwhile would miss what it aims at.
+    wait_for(lambda: widths(chromium)[1] > 500)
     return chromium
 
 
@@ -324,21 +326,28 @@ def test_the_content_policy_stops_nothing_of_ours(browser: webdriver.Chrome, sho
     )
 
 
+def widths(browser: webdriver.Chrome) -> tuple[int, int]:
+    """Return the width that the page needs, and the width that there is."""
+    needed, given = browser.execute_script(
+        "const page = document.documentElement; return [page.scrollWidth, page.clientWidth]"
+    )
+    return needed, given
+
+
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("width", [390, 320, 1280])
 def test_nothing_scrolls_sideways(
     browser: webdriver.Chrome, shop: Shop, path: str, width: int
 ) -> None:
-    screen = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
     # The longest name that fits.
     sign_in(browser, shop, "W" * 40)
+    screen = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
     browser.get(shop.url + path)
-    # In one go: the size of the screen may still be changing.
-    page = browser.execute_script(
-        "const page = document.documentElement; return [page.scrollWidth, page.clientWidth]"
-    )
-    assert page[0] == page[1] <= width
+    # The screen takes its new size after the answer to the command.
+    wait_for(lambda: widths(browser)[1] <= width)
+    needed, given = widths(browser)
+    assert needed == given
     sticking_out = browser.execute_script(
         "return [...document.querySelectorAll('tbody *')].filter(element =>"
         " element.getBoundingClientRect().right"

@@ -211,21 +211,28 @@ def test_unchanged_control_does_not_grow_the_journal(
 def test_an_index_of_before_there_was_control(
     storage: JSONBanditStorage, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It was written by a process of an older version, which passed over what is decided here."""
     monkeypatch.setattr(json_file, "INDEX_BYTES", 1)
     fill(storage)
+    storage.write_control("b", PAUSED, None)
     expected = state(storage)
     storage.close()
     document = unseal(index_of(path).read_bytes())
     assert document is not None
-    assert document.pop("control") == {}
+    assert document.pop("control") == {"b": PAUSED}
+    document["format"] = 1
     del document["checksum"]
     mark = json.dumps(document.pop("journal"))
     index_of(path).write_bytes(seal(f'{{"journal": {mark},\n{json.dumps(document)[1:-1]}'))
     assert state(storage) == expected
-    assert storage.read_control() == {}
+    assert storage.read_control() == {"b": PAUSED}
     assert storage.write_control("a", PAUSED, None)
     storage.close()
-    assert JSONBanditStorage(path).read_control() == {"a": PAUSED}
+    # Replaced, although it covers nearly all of the journal.
+    document = unseal(index_of(path).read_bytes())
+    assert document is not None
+    assert document["control"] == {"a": PAUSED, "b": PAUSED}
+    assert JSONBanditStorage(path).read_control() == {"a": PAUSED, "b": PAUSED}
 
 
 def test_a_cut_control_line_is_missed(storage: JSONBanditStorage, path: Path) -> None:

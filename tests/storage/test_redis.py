@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from flask_bandit.errors import ConfigurationError, StorageCorruptError, StorageError
 from flask_bandit.model import BanditKey, Decision, StatsDelta
 from flask_bandit.plugins import storage_from_uri
-from flask_bandit.storage import BanditStorage, MemoryBanditStorage
+from flask_bandit.storage import MemoryBanditStorage
 from flask_bandit.storage.base import Adjustment, Commit, DecisionWrite, RewardWrite
 from flask_bandit.storage.redis import RedisBanditStorage, log
 from flask_bandit.testing import StorageSuite
@@ -66,27 +66,6 @@ class TestRedisByBandit(TestRedis):
     one in the middle: a value that cannot be stored is refused before anything is sent."""
 
     shard_by = "bandit"
-
-    @pytest.mark.parametrize("bandit", [None, "even", "odd", "unknown"])
-    @pytest.mark.parametrize(("since", "until"), [(None, None), (1002.0, None), (1001.0, 1003.0)])
-    def test_log_by_time(
-        self, storage: BanditStorage, since: float | None, until: float | None, bandit: str | None
-    ) -> None:
-        """In the stored order of each bandit; of two in one millisecond it is that of names."""
-        made = [
-            decision(f"d{number}", bandit=("even", "odd")[number % 2], at=1000.0 + number / 2)
-            for number in (7, 3, 4, 5, 6, 0, 1, 2, 8)
-        ]
-        storage.commit(decisions(*made))
-        found = [e.decision for e in storage.iter_log(bandit, since=since, until=until)]
-        assert sorted(found, key=lambda one: one.bandit) == [
-            one
-            for name in ("even", "odd")
-            for one in made
-            if one.bandit == name and bandit in (None, name)
-            if since is None or one.at >= since
-            if until is None or one.at < until
-        ]
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -290,3 +292,26 @@ def test_erasing_while_another_reads_the_old(tmp_path: Path) -> None:
     assert storage.erase(["d1"], PATIENCE) == 0
     assert traces(path, "subject000001", "Name000001") == []
     storage.close()
+
+
+def test_others_write_while_erasing_waits_for_a_reader(tmp_path: Path) -> None:
+    """Only the erasing waits until the reader is done, however long that takes."""
+    path = tmp_path / "bandits.db"
+    storage, another = (SQLBanditStorage(f"sqlite+pysqlite:///{path}") for _ in range(2))
+    storage.commit(decisions(decision("d1", subject="Ann")))
+    erased: list[int] = []
+    erasing = threading.Thread(target=lambda: erased.append(storage.erase(["d1"], PATIENCE)))
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM bandit_decisions").fetchall()
+        erasing.start()
+        deadline = time.monotonic() + PATIENCE
+        while another.get_decisions(["d1"])["d1"].subject is not None:
+            assert time.monotonic() < deadline
+        for number in range(50):
+            another.commit(decisions(decision(f"new{number}")), 10 * DEADLINE)
+        assert not erased
+    erasing.join(PATIENCE)
+    assert erased == [1]
+    for one in (storage, another):
+        one.close()

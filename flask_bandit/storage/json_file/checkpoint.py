@@ -21,10 +21,13 @@ from ..ledger import Ledger, Waiting
 from .journal import Mark
 
 FORMAT = 1
+INDEX_FORMAT = 2
+"""An index of format 1 is of a version that passed over control states in the journal."""
 _SEAL = b',\n  "checksum": "%08x"\n}\n'
 _SEAL_LENGTH = len(_SEAL % 0)
-_MARK_PATTERN = re.compile(
-    rb'"journal": \{"generation": "([0-9a-f]+)", "offset": (\d+), "chain": (\d+), "lines": (\d+)\}'
+_INDEX_PATTERN = re.compile(
+    rb'\{"journal": \{"generation": "([0-9a-f]+)", "offset": (\d+), "chain": (\d+),'
+    rb' "lines": (\d+)\},\n"format": %d,' % INDEX_FORMAT
 )
 
 
@@ -43,9 +46,14 @@ def unseal(content: bytes) -> dict[str, Any] | None:
         document = json.loads(content)
     except ValueError:
         return None
-    if isinstance(document, dict) and document.get("format") == FORMAT:
+    if isinstance(document, dict) and document.get("format") in (FORMAT, INDEX_FORMAT):
         return document
     return None
+
+
+def is_current_index(document: dict[str, Any]) -> bool:
+    """Tell whether an index holds all that :func:`restore_index` takes over."""
+    return bool(document["format"] == INDEX_FORMAT)
 
 
 def mark_of(document: dict[str, Any]) -> Mark:
@@ -54,10 +62,10 @@ def mark_of(document: dict[str, Any]) -> Mark:
 
 
 def peek_mark(path: str) -> Mark | None:
-    """Return the mark of an index without reading all of it; ``None`` where there is none."""
+    """Return the mark of a current index without reading all of it; ``None`` without one."""
     try:
         with open(path, "rb") as file:
-            found = _MARK_PATTERN.search(file.read(2000))
+            found = _INDEX_PATTERN.match(file.read(2000))
     except OSError:
         return None
     if found is None:
@@ -106,7 +114,7 @@ def make_index(
     """Write what a new process needs in order to start at ``mark`` instead of at the beginning."""
     numbers = {id(slot): number for number, slot in enumerate(ledger.slots())}
     document = {
-        "format": FORMAT,
+        "format": INDEX_FORMAT,
         "slots": [[*slot.key, slot.arm] for slot in ledger.slots()],
         "decisions": list(ledger.decisions),
         "decision_slots": [numbers[id(slot)] for slot in ledger.decisions.values()],
@@ -142,5 +150,4 @@ def restore_index(
         {BanditKey(bandit, version): arms for bandit, version, arms in document["counts"]}
     )
     places = dict(zip(ids, document["decision_offsets"], strict=True))
-    # The first version of the index had none.
-    return ledger, places, document.get("control", {})
+    return ledger, places, document["control"]

@@ -17,7 +17,15 @@ from ..base import Commit, CommitResult, ControlState
 from ..codec import commit_from_record, commit_to_record, decision_from_record
 from ..files import read_if_exists, require_directory, write_atomically
 from ..ledger import Ledger, Outcome
-from .checkpoint import make_index, make_summary, mark_of, peek_mark, restore_index, unseal
+from .checkpoint import (
+    is_current_index,
+    make_index,
+    make_summary,
+    mark_of,
+    peek_mark,
+    restore_index,
+    unseal,
+)
 from .journal import Journal, Mark, PrunedError
 
 # Made once: json.dumps would build it for each commit. A clean commit has no cycles.
@@ -199,7 +207,7 @@ class Replica:
             self.journal.create()
             self.journal.open()
         marks = [mark_of(document) for document in (summary, index) if document is not None]
-        if index is not None and self.journal.starts_with(marks[-1]):
+        if index is not None and is_current_index(index) and self.journal.starts_with(marks[-1]):
             self.ledger, self.places, self.control = restore_index(index)
             self.journal.move_to(marks[-1])
         return [mark for mark in marks if mark.generation == self.journal.mark.generation]

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 from ...errors import ConfigurationError, StorageCorruptError, StorageError
 from ...model import Counts, Decision, LogEntry
 from ..base import BanditStorage, Commit, CommitResult, ControlState, boolean_option
-from ..codec import clean_commit, clean_control
-from ..ledger import erased, is_erasable, is_logged, is_prunable, is_same_control
+from ..codec import clean_bandit, clean_commit, clean_control, control_text
+from ..ledger import erased, is_erasable, is_logged, is_prunable
 from ..locks import FileLock, ThreadLock, deadline_of, remaining
 from .history import Rewriting, read_commits, read_log
 from .journal import Journal
@@ -235,15 +235,13 @@ class JSONBanditStorage(BanditStorage):
         :raises StorageCorruptError: the files are not what was written
         :raises StorageError: a value cannot be stored or the file cannot be written
         """
-        # The name is checked with the rest: as a key.
-        clean = clean_control({bandit: state})[bandit]
-        seen = None if expected is None else clean_control(expected)
-        return self._run(lambda: self._write_control(bandit, clean, seen), timeout, locked=True)
+        name, clean = clean_bandit(bandit), clean_control(state)
+        seen = None if expected is None else control_text(expected)
+        return self._run(lambda: self._write_control(name, clean, seen), timeout, locked=True)
 
-    def _write_control(
-        self, bandit: str, state: ControlState, expected: ControlState | None
-    ) -> bool:
-        if not is_same_control(self._replica.control.get(bandit), expected):
+    def _write_control(self, bandit: str, state: ControlState, expected: str | None) -> bool:
+        stored = self._replica.control.get(bandit)
+        if (None if stored is None else control_text(stored)) != expected:
             return False
         self._replica.write_control(bandit, state)
         self._behind = True

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ...errors import StorageCorruptError
 from ...model import BanditKey, Decision, Reward, StatsDelta
 from ..base import Adjustment, Commit, CommitResult, ControlState, DecisionWrite
-from ..codec import clean_control, is_whole
+from ..codec import clean_bandit, control_from_text, control_text, is_whole
 from ..settle import StoredReward
 
 US = "\x1f"
@@ -23,7 +23,6 @@ RS = "\x1e"
 
 _plain = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _escaped = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
-_canonical = json.JSONEncoder(sort_keys=True).encode
 
 
 def _dump(value: object) -> bytes:
@@ -211,10 +210,8 @@ def control_arguments(
 
     :raises StorageError: a value cannot be stored
     """
-    # The name is checked with the rest: as a key.
-    wanted = clean_control({bandit: state})[bandit]
-    seen = "" if expected is None else _canonical(clean_control(expected))
-    return [bandit, seen, _canonical(wanted), uuid.uuid4().hex]
+    seen = "" if expected is None else control_text(expected)
+    return [clean_bandit(bandit), seen, control_text(state), uuid.uuid4().hex]
 
 
 def read_control(flat: Sequence[bytes]) -> dict[str, ControlState]:
@@ -226,12 +223,9 @@ def read_control(flat: Sequence[bytes]) -> dict[str, ControlState]:
     for bandit, value in pairs(flat):
         try:
             _, text = value.split(RS.encode())
-            state = json.loads(text)
-            if not isinstance(state, dict):
-                raise ValueError("it is no object")
+            states[bandit.decode()] = control_from_text(text)
         except ValueError as error:
             raise _corrupt(f"the control state of {bandit!r}") from error
-        states[bandit.decode()] = state
     return states
 
 

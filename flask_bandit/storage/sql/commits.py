@@ -223,8 +223,8 @@ def rehearse(connection: Connection) -> None:
     # The reward first, so that it is parked and has to be updated.
     _settle(connection, Commit(rewards=(RewardWrite(given, one),)))
     _settle(connection, Commit((DecisionWrite(made, one),), (), (Adjustment(id_, id_, 1, one),)))
-    edits.write_control(connection, id_, {}, None)
-    edits.write_control(connection, id_, {"checked": True}, {})
+    edits.write_control(connection, id_, "{}", None)
+    edits.write_control(connection, id_, '{"checked": true}', "{}")
     connection.exec_driver_sql("ROLLBACK")
 
 

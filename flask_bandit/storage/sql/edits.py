@@ -5,13 +5,16 @@ Each is one statement of its own or can be done again; the caller rolls back if 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import BindParameter, Connection, bindparam, or_, select, text, update
 
 from ...errors import StorageTimeoutError
-from .rows import Row, canonical, control_of
+from ..codec import control_text
+from ..locks import remaining
+from .rows import Row, control_of
 from .tables import control, decisions
 
 _IDS: BindParameter[Any] = bindparam("ids", expanding=True)
@@ -28,6 +31,9 @@ _INSERT = text(
     " ON CONFLICT (bandit) DO NOTHING"
 )
 _UPDATE = text("UPDATE bandit_control SET state = :new WHERE bandit = :bandit AND state = :old")
+PAUSE = 0.01
+"""Seconds until a write-ahead log that somebody reads is looked at again."""
+
 _SETTINGS = ("OFF", "ON", "FAST")
 _SELECT = select(control.c.bandit, control.c.state)
 
@@ -48,18 +54,25 @@ def erase(connection: Connection, ids: Sequence[str]) -> int:
         connection.exec_driver_sql(f"PRAGMA secure_delete = {_SETTINGS[before]}")
 
 
-def empty_log(connection: Connection) -> None:
+def empty_log(connection: Connection, deadline: float | None) -> None:
     """Cut SQLite's write-ahead log, which has copies of what was erased, to nothing.
+
+    :param connection: its ``busy_timeout`` is changed
 
     :raises StorageTimeoutError: others read or wrote all the time
     """
     if connection.dialect.name != "sqlite":
         return
-    if connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]:
-        raise StorageTimeoutError(
-            "Other connections used the file until the deadline, so that its write-ahead log still"
-            " holds copies of what was erased; erase it again, when they are done."
-        )
+    # While SQLite itself waits for a reader, it lets nobody write.
+    connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+    while connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0]:
+        left = remaining(deadline)
+        if left == 0:
+            raise StorageTimeoutError(
+                "Other connections used the file until the deadline, so that its write-ahead log"
+                " still holds copies of what was erased; erase it again, when they are done."
+            )
+        time.sleep(min(PAUSE, left) if left > 0 else PAUSE)
 
 
 def read_control(connection: Connection) -> dict[str, dict[str, Any]]:
@@ -67,23 +80,26 @@ def read_control(connection: Connection) -> dict[str, dict[str, Any]]:
     return control_of(connection.execute(_SELECT))
 
 
-def holds(connection: Connection, bandit: str, state: dict[str, Any] | None) -> bool:
-    """Return whether this is a bandit's state; ``None`` where it has none."""
-    found = connection.execute(_SELECT.where(control.c.bandit == bandit))
-    return canonical(control_of(found).get(bandit)) == canonical(state)
+def holds(connection: Connection, bandit: str, text: str) -> bool:
+    """Return whether this is a bandit's state."""
+    return _text(connection.execute(_SELECT.where(control.c.bandit == bandit)), bandit) == text
 
 
-def write_control(
-    connection: Connection, bandit: str, state: dict[str, Any], expected: dict[str, Any] | None
-) -> bool:
+def _text(rows: Iterable[Any], bandit: str) -> str | None:
+    stored = control_of(rows).get(bandit)
+    return None if stored is None else control_text(stored)
+
+
+def write_control(connection: Connection, bandit: str, text: str, expected: str | None) -> bool:
     """Replace a bandit's state, and tell whether it was the expected one.
 
+    :param text: of :func:`control_text`, as ``expected``, which is ``None`` for nothing
     :param connection: in autocommit mode, outside of a transaction
     """
     found = connection.execute(_SELECT.where(control.c.bandit == bandit)).all()
-    if canonical(control_of(found).get(bandit)) != canonical(expected):
+    if _text(found, bandit) != expected:
         return False
-    values: Row = {"bandit": bandit, "new": canonical(state)}
+    values: Row = {"bandit": bandit, "new": text}
     if not found:
         return connection.execute(_INSERT, values).rowcount == 1
     # By the text that was read: whoever came in between has changed it.

@@ -12,7 +12,7 @@ from typing import Any
 from ...errors import StorageCorruptError
 from ...model import BanditKey, Counts, Decision, Reward, StatsDelta
 from ..base import Adjustment, DecisionWrite
-from ..codec import is_whole
+from ..codec import control_from_text, is_whole
 from ..settle import CountKey, StoredReward
 
 Row = dict[str, Any]
@@ -21,11 +21,6 @@ Row = dict[str, Any]
 def dump(value: object) -> str:
     """Write JSON in ASCII: an escaped NUL or surrogate is lawful in every database's text."""
     return json.dumps(value, separators=(",", ":"))
-
-
-def canonical(state: object) -> str:
-    """Write JSON so that equal texts are equal states: Python's True equals 1."""
-    return json.dumps(state, sort_keys=True)
 
 
 def decision_row(write: DecisionWrite) -> Row:
@@ -127,16 +122,13 @@ def control_of(rows: Iterable[Any]) -> dict[str, dict[str, Any]]:
     states = {}
     for row in rows:
         try:
-            state = json.loads(row.state)
+            states[row.bandit] = control_from_text(row.state)
         except ValueError:
-            state = None
-        if not isinstance(state, dict):
             raise StorageCorruptError(
                 f"bandit_control holds {row.state!r} for the bandit {row.bandit!r}, which is not a"
                 " JSON object: delete that row, and what was decided about the bandit is"
                 " forgotten, or restore it from a backup."
-            )
-        states[row.bandit] = state
+            ) from None
     return states
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from ...errors import ConfigurationError, StorageError, StorageTimeoutError
 from ...model import Counts, Decision, LogEntry
 from ..base import BanditStorage, Commit, CommitResult, ControlState, boolean_option
-from ..codec import clean_commit, clean_control
+from ..codec import clean_bandit, clean_commit, control_text
 from ..locks import deadline_of, remaining
 from . import commits, edits, history, migrate
 from .engines import (
@@ -177,7 +177,7 @@ class SQLBanditStorage(BanditStorage):
         for some in commits.chunks(sorted(set(ids))):
             total += self._run(partial(edits.erase, ids=some), _left(deadline))
         # Even where nothing was found: the time before may have failed at just this.
-        self._run(edits.empty_log, _left(deadline))
+        self._run(partial(edits.empty_log, deadline=deadline), _left(deadline))
         return total
 
     def read_control(self, timeout: float | None = None) -> Mapping[str, ControlState]:
@@ -200,19 +200,19 @@ class SQLBanditStorage(BanditStorage):
         :raises StorageTimeoutError: the database did not answer in time
         :raises StorageError: a value cannot be stored, or the database failed
         """
-        new = clean_control(state)
-        seen = None if expected is None else clean_control(expected)
+        name, new = clean_bandit(bandit), control_text(state)
+        seen = None if expected is None else control_text(expected)
         lost = False
 
         def replace(connection: Connection) -> bool:
             nonlocal lost
             try:
-                done = edits.write_control(connection, bandit, new, seen)
+                done = edits.write_control(connection, name, new, seen)
             except DBAPIError as error:
                 lost = lost or is_disconnect(error)
                 raise
             # It may have been stored just before the connection broke: then it is this one.
-            return done or (lost and edits.holds(connection, bandit, new))
+            return done or (lost and edits.holds(connection, name, new))
 
         return self._run(replace, timeout)
 

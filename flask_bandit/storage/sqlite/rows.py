@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from ...errors import StorageCorruptError
 from ...model import MERGED, Decision, Reward, StatsDelta
 from ..base import Adjustment, DecisionWrite
-from ..codec import LARGEST_INTEGER
+from ..codec import LARGEST_INTEGER, control_from_text, control_text
 from ..settle import Change, CountKey, StoredReward
 
 IDS_PER_QUERY = 500
@@ -71,8 +71,6 @@ WITHOUT_DECISION = (
 )
 
 encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-# Equal texts are equal states: Python's True equals 1.
-_canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
 
 
 @lru_cache(IDS_PER_QUERY)
@@ -155,18 +153,22 @@ def erase(ids: Sequence[str]) -> Callable[[sqlite3.Connection], int]:
 
 
 def replace_control(
-    bandit: str, state: object, expected: object
+    bandit: str, text: str, expected: str | None
 ) -> Callable[[sqlite3.Connection], bool]:
-    """Return what writes a bandit's state where ``expected`` is stored, and tells if it was."""
+    """Return what writes a bandit's state where ``expected`` is stored, and tells if it was.
+
+    :param text: of :func:`control_text`, as ``expected``, which is ``None`` for nothing
+    """
 
     def replace(connection: sqlite3.Connection) -> bool:
         found = connection.execute(_SELECT_STATE, (bandit,)).fetchall()
-        if _canonical(control_of(found).get(bandit)) != _canonical(expected):
+        stored = control_of(found).get(bandit)
+        if (None if stored is None else control_text(stored)) != expected:
             return False
         if found:
-            connection.execute(_UPDATE_CONTROL, (_canonical(state), bandit))
+            connection.execute(_UPDATE_CONTROL, (text, bandit))
         else:
-            connection.execute(_INSERT_CONTROL, (bandit, _canonical(state)))
+            connection.execute(_INSERT_CONTROL, (bandit, text))
         return True
 
     return replace
@@ -180,16 +182,13 @@ def control_of(rows: Iterable[Row]) -> dict[str, dict[str, Any]]:
     states = {}
     for bandit, text in rows:
         try:
-            state = json.loads(text)
-        except (TypeError, ValueError):
-            state = None
-        if not isinstance(state, dict):
+            states[bandit] = control_from_text(text)
+        except ValueError:
             raise StorageCorruptError(
                 f"bandit_control holds {text!r} for the bandit {bandit!r}, which is not a JSON"
                 " object: delete that row, and what was decided about the bandit is forgotten, or"
                 " restore it from a backup."
-            )
-        states[bandit] = state
+            ) from None
     return states
 
 

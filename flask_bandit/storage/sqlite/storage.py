@@ -16,7 +16,7 @@ from typing import Any
 from ...errors import ConfigurationError, StorageError
 from ...model import BanditKey, Counts, Decision, LogEntry
 from ..base import BanditStorage, Commit, CommitResult, ControlState, boolean_option
-from ..codec import clean_commit, clean_control
+from ..codec import clean_bandit, clean_commit, control_text
 from ..locks import deadline_of
 from ..settle import settle, touched
 from . import rows
@@ -255,9 +255,10 @@ class SQLiteBanditStorage(BanditStorage):
         :raises StorageTimeoutError: the file was locked all the time
         :raises StorageError: a value cannot be stored or the file cannot be written
         """
-        seen = None if expected is None else clean_control(expected)
-        replace = rows.replace_control(bandit, clean_control(state), seen)
-        return self._file.write(replace, deadline_of(timeout))
+        deadline = deadline_of(timeout)
+        seen = None if expected is None else control_text(expected)
+        replace = rows.replace_control(clean_bandit(bandit), control_text(state), seen)
+        return self._file.write(replace, deadline)
 
     def upgrade(self) -> str:
         """Make the tables, or bring them up to date; also where ``auto_migrate`` is off.

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from ...errors import ConfigurationError, StorageError
 from ...model import Counts, Decision, LogEntry
 from ..base import BanditStorage, Commit, CommitResult, ControlState, boolean_option
-from ..codec import clean_commit, clean_control
+from ..codec import clean_bandit, clean_commit, control_text
 from ..ledger import is_logged
 from ..locks import deadline_of, remaining
 from .sessions import FileSource, source_of, translated
@@ -23,7 +23,6 @@ from .tables import (
     LAYOUT,
     Entry,
     Tables,
-    control_text,
     decision_commit,
     layout_of,
     upgrade_tables,
@@ -241,11 +240,10 @@ class ZODBBanditStorage(BanditStorage):
         :raises StorageError: a value cannot be stored or the database failed
         """
         seen = None if expected is None else control_text(expected)
-        # The name is checked with the rest: as a key.
-        text = control_text(clean_control({bandit: state})[bandit])
+        name, text = clean_bandit(bandit), control_text(state)
         # By this it is known again if the answer gets lost, and the transaction is done anew.
         call = uuid.uuid4().hex
-        return self._run(lambda tables: tables.write_control(bandit, seen, text, call), timeout)
+        return self._run(lambda tables: tables.write_control(name, seen, text, call), timeout)
 
     def pack(self) -> None:
         """Give back the space of what was replaced, in the whole database, whoever uses it.

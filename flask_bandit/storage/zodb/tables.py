@@ -22,9 +22,9 @@ from ...errors import StorageError
 from ...model import BanditKey, Counts, Decision
 from ..base import Adjustment, Commit, CommitResult, ControlState, DecisionWrite, RewardWrite
 from ..codec import (
-    clean_control,
     commit_from_record,
     commit_to_record,
+    control_from_text,
     decision_from_record,
     reward_write_from_record,
     reward_write_to_record,
@@ -240,7 +240,7 @@ class Tables:
 
     def read_control(self) -> dict[str, ControlState]:
         """Return all control states."""
-        return {bandit: json.loads(text) for bandit, (_, text) in self.control.items()}
+        return {bandit: control_from_text(text) for bandit, (_, text) in self.control.items()}
 
     def write_control(self, bandit: str, expected: str | None, text: str, call: str) -> bool:
         """Replace a control state if it is still as expected, or is there by the same call."""
@@ -335,14 +335,6 @@ def _load_reward(text: str) -> StoredReward:
     record = json.loads(text)
     write = reward_write_from_record(record)
     return StoredReward(write.reward, record["counted_for"], write.delta, record["counted"])
-
-
-def control_text(state: ControlState) -> str:
-    """Return what a control state is stored as, the same for equal ones.
-
-    :raises StorageError: a value cannot be stored
-    """
-    return json.dumps(clean_control(state), sort_keys=True)
 
 
 def decision_commit(entry: Entry) -> Commit:
