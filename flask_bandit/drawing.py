@@ -60,8 +60,11 @@ def burnt_in(values: Sequence[float], pulls: Iterable[float], burn_in: int) -> l
     known = sum(value for value, new in zip(values, is_new, strict=True) if not new)
     rest = 1.0 - share * sum(is_new)
     if known > 0.0:
-        scale = rest / known
-        return [share if new else value * scale for value, new in zip(values, is_new, strict=True)]
+        # Divided first: what is known may be so small that rest / known is no number.
+        return [
+            share if new else value / known * rest
+            for value, new in zip(values, is_new, strict=True)
+        ]
     return [share] * len(values)
 
 

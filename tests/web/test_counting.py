@@ -55,7 +55,8 @@ def test_a_click_without_an_arm_rewards_nothing(app: Flask) -> None:
 
 def test_three_parallel_requests_on_four_pages_count_one_pull_each() -> None:
     names = ("one", "two", "three", "four")
-    app = make_app("entry", *names)
+    # Patient: on a busy machine a thread may wait for its turn longer than visitors should.
+    app = make_app("entry", *names, MAB_STORAGE_TIMEOUT=60)
     with ThreadPoolExecutor(6) as pool:
         for _ in range(1000):
             cookie = cookie_value(app.test_client().get("/entry"))

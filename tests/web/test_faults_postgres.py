@@ -94,11 +94,13 @@ def test_counts_are_read_once_for_all_bandits(
     add_page_of_all(app)
     app.test_client().get("/b0")
     statements.clear()
-    app = make_app(*NAMES, MAB_STORAGE_ENGINE=storage, MAB_STATS_TTL=3600.0)
+    ttls = {"MAB_STATS_TTL": 3600.0, "MAB_CONTROL_TTL": 3600.0}
+    app = make_app(*NAMES, MAB_STORAGE_ENGINE=storage, **ttls)
     add_page_of_all(app)
     for _ in range(5):
         app.test_client().get("/all")
-    assert kinds(statements) == (5, 1)
+    # The counts of all bandits, and what operators decided about all of them.
+    assert kinds(statements) == (5, 2)
 
 
 class Visitors:
