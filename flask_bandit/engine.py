@@ -270,6 +270,10 @@ class Engine:
         except Exception as error:
             raise StorageError(f"the bandits' storage cannot be read: {error}") from error
 
+    def counts(self, attempt: Attempt) -> Counts | None:
+        """Read all sums within a request's deadline; ``None`` while the storage is down."""
+        return self._guarded(self.storage.read_counts, attempt)
+
     def stats(self) -> dict[str, dict[str, ArmStats]]:
         """Read the counts of all bandits from storage in one go, arms in the order of the code.
 
@@ -291,7 +295,7 @@ class Engine:
             and (attempt.has_read or now - snapshot.read_at < self._stats_ttl)
         ):
             return snapshot
-        counts = self._guarded(self.storage.read_counts, attempt)
+        counts = self.counts(attempt)
         if counts is None:
             return None
         attempt.has_read = True

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from flask import Blueprint, Request, Response, request
 
+from ..engine import logger
 from ..errors import ConfigurationError, StorageError, TokenError, UnknownBanditError
 from .decorators import MARK, Mark
 from .state import app_state
@@ -78,6 +79,9 @@ def _answer(text: str, worth: RewardValues) -> Response:
         return _refusal(400, str(error))
     except UnknownBanditError:
         return _refusal(400, "the bandit of the token is gone")
+    except ValueError as error:
+        logger.error("reward_blueprint(values=...) does not fit %r: %s", token.bandit, error)
+        return _refusal(400, "the token's reward cannot be counted")
     except StorageError:
         response = _refusal(503, "nothing can be counted now; bring the token again later")
         response.headers["Retry-After"] = str(RETRY_AFTER)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from flask import Response
 
 from ..bandits import Bandit
-from ..control import FIRST_VERSION
 from ..engine import forced_arms, logger
 from ..errors import LateChoiceError
 from ..forcing import require_known
@@ -145,10 +144,13 @@ class Visit(Holder):
         cookie, subject = self.cookie, self.subject
         ids = {row.decision_id(cookie.visitor, n) for n, row in cookie.assignments.items()}
         if subject is not None:
+            # Each decision has left a pull, also where the code has the bandit no more.
+            counted = self.state.engine.counts(self.attempt)
+            if counted is None:
+                return False
             try:
-                for name in self.state.bandits:
-                    for version in range(FIRST_VERSION, self.control(name).version + 1):
-                        ids |= subject.decision_ids(name, version, self.attempt)
+                for name, version in counted:
+                    ids |= subject.decision_ids(name, version, self.attempt)
             except StorageAwayError:
                 return False
         return self.state.engine.erase(ids, self.attempt)

@@ -359,11 +359,16 @@ def test_nothing_scrolls_sideways(
 
 def test_the_page_asks_nothing_of_other_hosts(browser: webdriver.Chrome, shop: Shop) -> None:
     browser.get(shop.url)
-    loaded = browser.execute_script(
-        "return performance.getEntriesByType('resource').map(entry => entry.name)"
-    )
-    assert any(name.endswith("shop.css") for name in loaded)
-    assert all(name.startswith(shop.url) for name in loaded)
+
+    def loaded() -> list[str]:
+        names: list[str] = browser.execute_script(
+            "return performance.getEntriesByType('resource').map(entry => entry.name)"
+        )
+        return names
+
+    wait_for(lambda: any(name.endswith("mug.svg") for name in loaded()))
+    wait_for(lambda: any(name.endswith("shop.css") for name in loaded()))
+    assert all(name.startswith(shop.url) for name in loaded())
 
 
 def test_the_toolbar_shows_the_bandits(browser: webdriver.Chrome, serve: Serve) -> None:

@@ -276,9 +276,9 @@ def test_changed_bytes_and_lines_are_noticed() -> None:
         (lambda r: r[1]["rewards"].append(None), "line 2: it is no commit"),
         (lambda r: r.insert(1, {"control": []}), "line 2: it is no control"),
         (lambda r: r.insert(1, {"control": {"bandit": "b"}}), "line 2: it is no control"),
-        (lambda r: r.insert(1, control_of(["b"], {})), "line 2: it is no control"),
-        (lambda r: r.insert(1, control_of(3, {})), "line 2: .*must be str"),
-        (lambda r: r.insert(1, control_of("b", [])), "line 2: .*not an object"),
+        (lambda r: r.insert(1, control_of(["b"], {})), "line 2: .*must be a str"),
+        (lambda r: r.insert(1, control_of(3, {})), "line 2: .*must be a str"),
+        (lambda r: r.insert(1, control_of("b", [])), "line 2: .*give a dict"),
         (lambda r: r.insert(1, control_of("b", {"x": float("nan")})), "line 2: .*finite"),
     ],
 )

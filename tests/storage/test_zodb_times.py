@@ -183,3 +183,21 @@ def test_erased_text_is_gone_from_a_file_after_packing(tmp_path: Path) -> None:
     assert b"Ann of Nowhere" not in data
     assert b"no return" not in data
     assert b"Bob the Other" in data
+
+
+def test_nothing_of_a_long_commit_is_left_beside_a_file_after_packing(tmp_path: Path) -> None:
+    path = tmp_path / "bandits.fs"
+    storage = ZODBBanditStorage(path)
+    made = [decision(f"d{n}", subject=f"Ann {n} of Nowhere") for n in range(100)]
+    storage.commit(decisions(*made))
+    for one in made:
+        assert storage.erase([one.id]) == 1
+    assert b"of Nowhere" in (tmp_path / "bandits.fs.tmp").read_bytes()
+    storage.pack()
+    storage.commit(decisions(decision("later")))
+    holding = [one.name for one in tmp_path.iterdir() if b"of Nowhere" in one.read_bytes()]
+    assert holding == ["bandits.fs.old"]
+    storage.close()
+    storage = ZODBBanditStorage(path)
+    assert len(list(storage.iter_log())) == 101
+    storage.close()

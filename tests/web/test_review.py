@@ -80,6 +80,20 @@ def test_nothing_is_stored_of_a_user_who_was_forgotten_in_the_same_request() -> 
     assert pulls(app) == 1
 
 
+def test_a_user_is_forgotten_where_the_bandit_has_left_the_code_too() -> None:
+    storage, headers = MemoryBanditStorage(), {USER: "ann"}
+    before, _ = shop(Bandit(), storage)
+    before.test_client().get("/btn", headers=headers)
+    after = Flask("shop")
+    after.config.update(SECRET_KEY="k" * 32, MAB_STORAGE_ENGINE=storage)
+    mab = BanditMiddleware(after)
+    mab.subject_loader(lambda: request.headers.get(USER))
+    after.add_url_rule("/forget", methods=["POST"], view_func=lambda: str(mab.forget()))
+    assert [entry.decision.subject is None for entry in storage.iter_log()] == [False]
+    assert after.test_client().post("/forget", headers=headers).text == "True"
+    assert [entry.decision.subject for entry in storage.iter_log()] == [None]
+
+
 def test_a_loader_that_answers_false_means_that_nobody_is_signed_in() -> None:
     # As "return current_user.is_authenticated and current_user.get_id()" does.
     app, mab = shop(Bandit())

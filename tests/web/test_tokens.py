@@ -580,3 +580,24 @@ def test_values_that_name_no_bandit_or_do_not_fit_are_found_at_the_first_request
         app.test_client().get("/")
     assert "'wrong.take' names an unknown bandit" in caplog.text
     assert "rewards 'btn' with 7" in caplog.text
+
+
+def test_a_value_at_the_endpoint_that_does_not_fit_is_logged_and_no_500(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = Flask("shop")
+    app.config.update(SECRET_KEY="k" * 32, MAB_STORAGE_ENGINE=MemoryBanditStorage())
+    mab = BanditMiddleware(app)
+    mab.add_bandit("btn", _arms(ThompsonBandit()))
+    app.register_blueprint(mab.reward_blueprint(values={"reward": 5.0}))
+
+    @app.get("/")
+    def page() -> str:
+        return mab.reward_token("btn")
+
+    client = app.test_client()
+    token = client.get("/").text
+    response = client.post("/bandit/reward", data=token, content_type="text/plain")
+    assert response.status_code == 400
+    assert "values=...) does not fit 'btn'" in caplog.text
+    assert total(mab) == (1, 0, 0.0)

@@ -200,6 +200,16 @@ class FileSource:
         except OSError as error:
             raise storage_error(error, self.path, "open") from error
 
+    def empty_scratch(self) -> None:
+        """Empty the file beside it in which ZODB prepares each commit, between two commits.
+
+        It overwrites only its beginning, so that the text of a long one stays for very long.
+        """
+        try:
+            os.truncate(f"{self.path}.tmp", 0)
+        except OSError as error:
+            raise storage_error(error, f"{self.path}.tmp", "empty") from error
+
     def interrupt(self, session: Session) -> None:
         """Leave it: a file does not hang."""
 

@@ -257,6 +257,10 @@ class ZODBBanditStorage(BanditStorage):
             db.pack()
         except Exception as error:
             raise translated(error, self._source) from error
+        source = self._source
+        if isinstance(source, FileSource):
+            # In a transaction: nobody else is in one then.
+            self._transactions.run(lambda root: source.empty_scratch(), None)
 
     def upgrade(self) -> str:
         """Make what is missing under the key; see :meth:`BanditStorage.upgrade`.
