@@ -99,9 +99,6 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     # The forms have no CSRF tokens: with Lax, and so is the bandits' cookie, a form on another
     # site's page sends none of these cookies. Where signing in takes a password, add tokens.
     app.config["SESSION_COOKIE_SAMESITE"] = "Lax"
-    # The forms have no CSRF tokens: with Lax, and so is the bandits' cookie, a form on another
-    # site's page sends none of these cookies. Where signing in takes a password, add tokens.
-    app.config["SESSION_COOKIE_SAMESITE"] = "Lax"
     app.config["MAB_STORAGE_URI"] = DEFAULT_STORAGE
     app.config.update({k: v for k, v in os.environ.items() if k.startswith("MAB_") and v})
     app.config.update(config or {})

@@ -26,12 +26,12 @@ def require_known(forced: Mapping[str, str], bandits: Mapping[str, Bandit]) -> N
     for name, arm in forced.items():
         if name not in bandits:
             raise UnknownBanditError(
-                f"{arm!r} is forced for {name!r}, and the app has no such bandit; "
-                f"{nearest(name, bandits)} Correct the test's force()."
+                f"{arm!r} is forced for {name!r}, and the app has no such bandit: correct the "
+                f"test's force(); {nearest(name, bandits)}"
             )
         arms = bandits[name].arm_ids
         if arm not in arms:
             raise UnknownArmError(
-                f"{arm!r} is forced for {name!r}, and that bandit has no such arm; "
-                f"{nearest(arm, arms)} Correct the test's force()."
+                f"{arm!r} is forced for {name!r}, and that bandit has no such arm: correct the "
+                f"test's force(); {nearest(arm, arms)}"
             )

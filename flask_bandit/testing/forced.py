@@ -115,6 +115,10 @@ def force(arms: Mapping[str, str] | None = None, /, **named_arms: str) -> Forcin
         app first uses a bandit inside it
     :raises UnknownArmError: likewise
     """
+    if arms is not None and not isinstance(arms, Mapping):
+        raise ConfigurationError(
+            f"force({arms!r}) names no arm; write it as in force(color_btn='red')"
+        )
     both = {**(arms or {}), **named_arms}
     if not both:
         raise ConfigurationError("force() needs a bandit and its arm, as in force(color_btn='red')")

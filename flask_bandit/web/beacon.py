@@ -23,6 +23,7 @@ from .tokens import MAX_INBOUND, codec_of, spend
 RewardValues: TypeAlias = Mapping[Any, float]
 """Goal, or (bandit, goal), -> value; a key type of its own would refuse plain dicts."""
 NAME = "bandit_reward"
+_NO_TOKEN = 'no token: send it as the body, as the form field "token", or as JSON {"token": ...}'
 RETRY_AFTER = 5
 """Seconds after which a client may try again while the storage is down."""
 
@@ -57,7 +58,13 @@ def reward_blueprint(
             return _refusal(411, "send the token with a Content-Length")
         if (request.content_length or 0) > MAX_INBOUND:
             return _refusal(413, "a token is shorter")
-        return _answer(_token_in(request), worth)
+        token = _token_in(request)
+        if not token:
+            return _refusal(
+                400,
+                'no token: send it as the body, as the form field "token", or as {"token": ...}',
+            )
+        return _answer(token, worth)
 
     marks = (Mark(k[0], value=v, goal=k[1]) for k, v in worth.items() if isinstance(k, tuple))
     setattr(take, MARK, tuple(marks))  # the wiring check looks at the names and values

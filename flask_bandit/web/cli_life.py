@@ -232,7 +232,9 @@ def _weights(
         except ValueError:
             arm = ""
         if not arm:
-            raise click.BadParameter(f"{pair!r} is no weight; write ARM=2, ARM=0, ARM=off, ARM=on")
+            raise click.BadParameter(
+                f"{pair!r} is no weight; write ARM=2, ARM=0, ARM=off or ARM=on"
+            )
     return weights
 
 

@@ -89,6 +89,8 @@ def _head(report: BanditReport) -> Iterator[str]:
         for each in report.history[-LATEST:]:
             yield from _filled(label, f"{_minute(each.at)}  {each.what}")
             label = " " * len(label)
+        if len(report.history) > LATEST:
+            yield from _filled(label, f"{len(report.history) - LATEST} before; --json has all")
 
 
 def _arms(report: BanditReport) -> Iterator[str]:
@@ -117,7 +119,8 @@ def _arm_row(arm: ArmReport) -> list[str]:
 
 
 def _cells(sums: Sums) -> list[str]:
-    return [f"{sums.pulls:,}", f"{sums.rewards:,}", f"{sums.mean:.4g}", f"{sums.late:,}"]
+    mean = f"{sums.mean:.4g}" if sums.pulls else "-"
+    return [f"{sums.pulls:,}", f"{sums.rewards:,}", mean, f"{sums.late:,}"]
 
 
 def _goals(report: BanditReport) -> Iterator[str]:

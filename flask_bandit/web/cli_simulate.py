@@ -29,7 +29,7 @@ LONGEST_NAME = 24
 MAX_VISITORS = 10_000_000
 MAX_RUNS = 10_000
 
-_RATES_HINT = "write one for each arm, as green=.05,red=.1"
+_RATES_HINT = "write a rate for each arm, as green=.05,red=.1"
 # An arm's id may hold commas and equals signs; its rate may not.
 _RATE = re.compile(r"\s*(?P<arm>.+?)\s*=(?P<rate>[^=,]*)(?:,|$)", re.DOTALL)
 _LEFT_OUT = ("holdout", "reward_window", "half_life")

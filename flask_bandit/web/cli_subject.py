@@ -131,7 +131,8 @@ def erase_subject(subject: str, yes: bool, as_json: bool) -> None:
         if traces:
             if not yes:
                 click.confirm(
-                    f"Erase for whom {_decisions(len(traces))} were made? This cannot be undone.",
+                    f"Erase the subject and the context of {_decisions(len(traces))}? "
+                    "This cannot be undone.",
                     abort=True,
                     err=True,
                 )

@@ -57,6 +57,7 @@ def choose_arm(bandit: str, *, arg: str | None = None) -> Callable[[View], View]
     :param arg: the argument's name; the bandit's name if left out
     :raises ConfigurationError: the bandit's name is no Python identifier and ``arg`` is missing
     """
+    _require_name("@choose_arm", bandit)
     name = bandit if arg is None else arg
     if not isinstance(name, str) or not name.isidentifier():
         raise ConfigurationError(
@@ -105,6 +106,7 @@ def reward_endpt(
     :param goal: what was reached, for bandits with several goals; the bandit's own if left out
     :raises ConfigurationError: the reward is not a finite number
     """
+    _require_name("@reward_endpt", bandit)
     _require_finite("@reward_endpt", bandit, reward_val)
     rule = _default_rule(bandit) if reward_if is None else reward_if
 
@@ -200,12 +202,22 @@ def reward_and_redirect(
     :param goal: what was reached, for bandits with several goals; the bandit's own if left out
     :raises ConfigurationError: the reward is not a finite number, or the code no redirect
     """
+    _require_name("reward_and_redirect", bandit)
     _require_finite("reward_and_redirect", bandit, value)
     if code not in _REDIRECTS:
         raise ConfigurationError(
             f"reward_and_redirect(..., code={code!r}): write one of {sorted(_REDIRECTS)}"
         )
     return RewardingRedirect(bandit, value, location, code, goal)
+
+
+def _require_name(where: str, bandit: object) -> None:
+    """Raise for what cannot name a bandit, such as the view under a decorator without brackets."""
+    if not isinstance(bandit, str):
+        raise ConfigurationError(
+            f"{where} needs the name of a bandit, as in {where}('color_btn', ...), and is given "
+            f"{bandit!r}"
+        )
 
 
 def _require_finite(where: str, bandit: str, value: float) -> None:

@@ -6,7 +6,7 @@ import time
 import types
 import weakref
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from flask import Flask, Response, has_app_context, request
 from flask.globals import request_ctx
@@ -18,7 +18,7 @@ from ..errors import BanditError, ConfigurationError
 from ..model import ArmStats
 from . import beacon, decorators, templating, tokens
 from .headers import set_headers
-from .hooks import Hooks
+from .hooks import Hook, Hooks, function_of
 from .identity import subject_id
 from .outside import SubjectVisit
 from .request import (
@@ -32,8 +32,6 @@ from .request import (
 from .state import EXTENSION_KEY, AppState, app_state
 from .totals import read_stats
 from .wiring import wiring_problems
-
-Hook = TypeVar("Hook", bound=Callable[[], Any])
 
 
 class BanditMiddleware:
@@ -92,7 +90,7 @@ class BanditMiddleware:
         A known user has the same arm on every device. Without a function, Flask-Login's current
         user is taken where that extension is active. The id is stored as a keyed pseudonym.
         """
-        self._hooks.subject = function
+        self._hooks.subject = function_of("subject_loader", function)
         return function
 
     def consent_loader(self, function: Hook) -> Hook:
@@ -100,12 +98,12 @@ class BanditMiddleware:
 
         Where it returns false, nothing is stored, no cookie is set, and the control is shown.
         """
-        self._hooks.consent = function
+        self._hooks.consent = function_of("consent_loader", function)
         return function
 
     def visitor_filter(self, function: Hook) -> Hook:
         """Let a function tell whether to count the visitor; others get an arm uncounted."""
-        self._hooks.visitor_filter = function
+        self._hooks.visitor_filter = function_of("visitor_filter", function)
         return function
 
     def override_guard(self, function: Hook) -> Hook:
@@ -113,7 +111,7 @@ class BanditMiddleware:
 
         Without one, ``MAB_OVERRIDES`` says so.
         """
-        self._hooks.override = function
+        self._hooks.override = function_of("override_guard", function)
         return function
 
     def visit(self, subject: object) -> SubjectVisit:

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+from ..errors import ConfigurationError
+
+Hook = TypeVar("Hook", bound=Callable[[], Any])
 
 
 @dataclass
@@ -24,3 +28,16 @@ class Hooks:
     consent: Callable[[], bool] | None = None
     visitor_filter: Callable[[], bool] | None = None
     override: Callable[[], bool] | None = None
+
+
+def function_of(decorator: str, function: Hook) -> Hook:
+    """Return what a decorator was given.
+
+    :raises ConfigurationError: it is no function, and would fail in each request
+    """
+    if not callable(function):
+        raise ConfigurationError(
+            f"{decorator} is given {function!r}; give it a function without arguments, as a "
+            f"decorator: @mab.{decorator}"
+        )
+    return function

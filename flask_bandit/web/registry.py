@@ -30,8 +30,8 @@ class BanditRegistry(Mapping[str, Bandit]):
         """
         if name not in self._bandits:
             raise UnknownBanditError(
-                f"no bandit is registered as {name!r}; {nearest(name, self._bandits)} "
-                "Register it with add_bandit() or under MAB_BANDITS."
+                f"no bandit is registered as {name!r}: correct the name, or register it with "
+                f"add_bandit() or under MAB_BANDITS; {nearest(name, self._bandits)}"
             )
 
     def __iter__(self) -> Iterator[str]:

@@ -148,7 +148,8 @@ def test_erase_asks(storage: BanditStorage) -> None:
     for answer in ("n\n", ""):
         result = run(app, "erase", USER, stdin=answer)
         assert result.exit_code == 1
-        assert "Erase for whom 4 decisions were made? This cannot be undone." in result.stderr
+        asked = "Erase the subject and the context of 4 decisions? This cannot be undone."
+        assert asked in result.stderr
     assert len(exported(app)["decisions"]) == 3
     result = run(app, "erase", USER, "--json", stdin="y\n")
     assert json.loads(result.stdout) == {"erased": 4}
