@@ -60,10 +60,7 @@ def reward_blueprint(
             return _refusal(413, "a token is shorter")
         token = _token_in(request)
         if not token:
-            return _refusal(
-                400,
-                'no token: send it as the body, as the form field "token", or as {"token": ...}',
-            )
+            return _refusal(400, _NO_TOKEN)
         return _answer(token, worth)
 
     marks = (Mark(k[0], value=v, goal=k[1]) for k, v in worth.items() if isinstance(k, tuple))

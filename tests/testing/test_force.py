@@ -187,6 +187,8 @@ def test_a_force_that_forces_nothing_is_refused() -> None:
         force()
     with pytest.raises(ConfigurationError, match="'color_btn' is forced to 1"):
         force(color_btn=1)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="'color_btn'.* names no arm"):
+        force("color_btn")  # type: ignore[arg-type]
 
 
 def test_unknown_names_are_found_with_the_nearest_one() -> None:
@@ -194,8 +196,10 @@ def test_unknown_names_are_found_with_the_nearest_one() -> None:
     require_known({"color_btn": "red"}, bandits)
     with pytest.raises(UnknownBanditError, match=r"'colour_btn'.*did you mean 'color_btn'\?"):
         require_known({"colour_btn": "red"}, bandits)
-    with pytest.raises(UnknownArmError, match=r"'rad'.*did you mean 'red'\?"):
+    with pytest.raises(UnknownArmError, match=r"'rad'.*did you mean 'red'\?$"):
         require_known({"color_btn": "rad"}, bandits)
+    with pytest.raises(UnknownArmError, match=r"correct the test's force\(\); known: "):
+        require_known({"color_btn": "violet"}, bandits)
 
 
 def test_unknown_names_are_refused_at_once_where_an_app_is_active(app: Flask) -> None:

@@ -36,6 +36,8 @@ def test_check_is_content_with_a_sound_app() -> None:
             {"MAB_STORAGE_ENGINE": None, "MAB_STORAGE_URI": "json:////no/such/dir/b.json"},
             "/no/such",
         ),
+        ({"MAB_NETWORK_LIMIT": "lots"}, "such as '100/hour'"),
+        ({"MAB_NETWORK_LIMIT": "5/hour", "MAB_NETWORK_LIMIT_URI": "x://"}, "_LIMIT_URI"),
     ],
 )
 def test_check_finds_settings_that_cannot_work(config: dict[str, Any], words: str) -> None:

@@ -427,9 +427,9 @@ def test_show_a_new_bandit() -> None:
         "options   floor 0.005, goal reward",
         "",
         "arm    weight  pulls  rewards  mean    now",
-        "green       1      0        0     0  33.3%",
-        "red         1      0        0     0  33.3%",
-        "blue        1      0        0     0  33.3%",
+        "green       1      0        0     -  33.3%",
+        "red         1      0        0     -  33.3%",
+        "blue        1      0        0     -  33.3%",
     ]
 
 
@@ -464,7 +464,7 @@ def test_show_everything(rich: Flask) -> None:
         "arm        weight  pulls  rewards  mean  late    now",
         "green           1  1,000       50  0.05     0  33.4%",
         "red             2  1,000        0     0     3  66.6%",
-        "blue          off      0        0     0     0   0.0%",
+        "blue          off      0        0     -     0   0.0%",
         "old                    5        0     0     0",
         "(holdout)            100        2  0.02     0",
         "not in the code: old",
@@ -669,3 +669,13 @@ def test_prune_before_the_windows_says_nothing_of_them() -> None:
     result = run(app, "prune", "--yes", "--before", "2020-01-01")
     assert (result.stdout, result.stderr) == ("Removed the details of 0 decisions.\n", "")
     assert ids(storage) == ["old", "new"]
+
+
+def test_show_says_where_the_rest_of_the_history_is() -> None:
+    app = shop()
+    for action in ("pause", "resume") * 3:
+        assert "before; --json" not in done(app, "show", "btn")
+        done(app, action, "btn")
+    lines = done(app, "show", "btn").splitlines()
+    assert "          1 before; --json has all" in lines
+    assert len(json.loads(done(app, "show", "btn", "--json"))["history"]) == 6

@@ -462,3 +462,27 @@ def test_a_third_party_decorator_between_keeps_the_marks(
     app.test_client().get("/btn")
     assert "'nobody'" in caplog.text
     assert "above @app.route" not in caplog.text
+
+
+@pytest.mark.parametrize("decorator", [choose_arm, reward_endpt])
+def test_a_decorator_without_its_brackets_says_what_it_needs(decorator: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"needs the name of a bandit, as in @\w+\('"):
+        decorator(lambda: "page")
+
+
+@pytest.mark.parametrize("name", ["subject_loader", "consent_loader", "visitor_filter"])
+@pytest.mark.parametrize("value", ["user", True, None])
+def test_what_is_no_function_is_refused_at_once(name: str, value: object) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} is given .*: @mab.{name}"):
+        getattr(BanditMiddleware(), name)(value)
+
+
+def test_an_override_guard_that_is_no_function_is_refused_at_once() -> None:
+    with pytest.raises(ConfigurationError, match="override_guard is given False"):
+        BanditMiddleware().override_guard(False)  # type: ignore[type-var]
+
+
+def test_an_unknown_name_ends_with_those_that_are_known() -> None:
+    app = make_app("a", "b")
+    with pytest.raises(UnknownBanditError, match=r"'xyz': .* under MAB_BANDITS; known: a, b$"):
+        app.extensions["bandit"].bandits["xyz"]

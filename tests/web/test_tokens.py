@@ -510,24 +510,29 @@ def test_a_token_repeated_at_the_endpoint_counts_once_even_for_a_goal_that_count
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "words"),
     [
-        {},
-        {"data": "no token"},
-        {"data": b"\xff\xfe"},
-        {"data": {"other": "x"}},
-        {"json": ["x"]},
-        {"json": {"token": 7}},
-        {"data": '{"token": "\\ud800"}', "content_type": "application/json"},
-        {"data": "{", "content_type": "application/json"},
-        {"data": "[" * 4000, "content_type": "application/json"},
+        ({}, "no token"),
+        ({"data": " \n"}, "no token"),
+        ({"data": {"token": ""}}, "no token"),
+        ({"data": {"other": "x"}}, "no token"),
+        ({"json": ["x"]}, "no token"),
+        ({"json": {"token": 7}}, "no token"),
+        ({"data": "{", "content_type": "application/json"}, "no token"),
+        ({"data": "[" * 4000, "content_type": "application/json"}, "no token"),
+        ({"data": "some words"}, "did not sign"),
+        ({"data": b"\xff\xfe"}, "did not sign"),
+        (
+            {"data": '{"token": "\\ud800"}', "content_type": "application/json"},
+            "did not sign",
+        ),
     ],
 )
-def test_a_body_without_a_token_is_a_400(body: dict[str, Any]) -> None:
+def test_a_body_without_a_token_is_a_400_that_says_so(body: dict[str, Any], words: str) -> None:
     app, _ = shop()
     answer = app.test_client().post("/bandit/reward", **body)
     assert (answer.status_code, answer.mimetype) == (400, "text/plain")
-    assert "did not sign" in answer.text
+    assert words in answer.text
 
 
 def test_large_bodies_and_bodies_of_unknown_length_are_not_read() -> None:
