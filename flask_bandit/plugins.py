@@ -9,10 +9,12 @@ import difflib
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from inspect import signature
 from typing import Any
 
 from .algorithms.base import PolicyProtocol
 from .errors import ConfigurationError
+from .options import BANDIT_OPTIONS
 from .storage.base import BanditStorage
 
 STORAGE_GROUP = "flask_bandit.storages"
@@ -172,6 +174,7 @@ def policy_from_name(name: str, params: Mapping[str, Any]) -> PolicyProtocol:
         found = import_object(name)
     else:
         found = _lookup(name, builtin, POLICY_GROUP, "algorithm")
+    _require_parameters(name, found, params)
     try:
         made = found(**params)
     except TypeError as error:
@@ -183,3 +186,17 @@ def policy_from_name(name: str, params: Mapping[str, Any]) -> PolicyProtocol:
             f"{name} is no policy: it needs propensities, on_decision, on_reward and on_mature"
         )
     return made
+
+
+def _require_parameters(name: str, algorithm: Any, params: Mapping[str, Any]) -> None:
+    try:
+        taken = signature(algorithm).parameters.values()
+    except (TypeError, ValueError):  # not callable, or written in C: calling it will tell
+        return
+    known = [p.name for p in taken if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    unknown = sorted(params.keys() - set(known))
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in taken):
+        raise ConfigurationError(
+            f"the parameters {sorted(params)} do not fit the algorithm {name!r}: it has no "
+            f"{unknown[0]!r}; {nearest(unknown[0], [*known, *BANDIT_OPTIONS])}"
+        )

@@ -109,3 +109,12 @@ def test_what_cannot_be_found_says_the_fix(call: Any, words: str) -> None:
 def test_a_text_is_no_boolean_option(uri: str, option: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{option} is 'no'; write True or False"):
         plugins.storage_from_uri(uri, {option: "no"})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hint"),
+    [("epsilo", "did you mean 'epsilon'"), ("hold_out", "did you mean 'holdout'")],
+)
+def test_a_misspelt_parameter_or_option_is_told_with_the_nearest(wrong: str, hint: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"it has no '{wrong}'; {hint}"):
+        plugins.policy_from_name("epsilon_greedy", {wrong: 0.1})

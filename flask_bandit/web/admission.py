@@ -42,6 +42,8 @@ def refusal(visit: Visit, name: str, bandit: Bandit) -> str | None:
     """Return why a visitor who holds no arm gets none, ``None`` if they may have one."""
     if visit.control(name).state == CLOSED:
         return CLOSED
+    if visit.forced(name) is not None:  # a test asks for this arm, whoever the visitor is
+        return None
     if not _is_targeted(visit, name, bandit):
         return "not_targeted"
     if bandit.options.group is not None and not _is_drawn_by_group(visit, name, bandit):

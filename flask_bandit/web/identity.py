@@ -19,6 +19,7 @@ from flask import Flask
 from ..breaker import Attempt
 from ..control import Control
 from ..engine import Engine, logger
+from ..errors import ConfigurationError
 from ..hashing import hash_decision, is_held_out
 from ..model import HELD_OUT, MERGED, Decision
 from .assignments import Assignment
@@ -72,8 +73,19 @@ def subject_id(given: Any) -> str | None:
     """Return a user's id as a text, ``None`` for nobody.
 
     ``False`` is nobody too: it is what ``user.is_authenticated and user.id`` leaves.
+
+    :raises ConfigurationError: ``True``, or an object that has no text of its own: such an id would
+        be all users in one, or another user in each request
     """
-    return None if given is None or given is False or given == "" else str(given)
+    if given is None or given is False or given == "":
+        return None
+    kind: Any = type(given)
+    is_nameless = kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__
+    if given is True or is_nameless:
+        raise ConfigurationError(
+            f"{given!r} is no user's id; return a text or a number, such as current_user.get_id()"
+        )
+    return str(given)
 
 
 class Subject:

@@ -106,6 +106,8 @@ class TokenCodec:
         :raises TokenError: this app did not sign it, or its time is over
         """
         token = self._verified(text)
+        if token is None and not text:
+            raise TokenError("the token is empty: the visitor it was made for is not counted")
         if token is None:
             raise TokenError(
                 "this app did not sign the token: hand it over as reward_token() gave it, and keep "

@@ -85,7 +85,7 @@ class Visit(Holder):
         if self.is_committed:
             self._too_late(f"reward({name!r})")
             return False
-        if self._forced(name) not in (None, decision.arm):
+        if self.forced(name) not in (None, decision.arm):
             self.outcomes[name] = "not counted: forced"
             return False
         earned = self._earned.setdefault(key, Earned(decision))
@@ -109,7 +109,7 @@ class Visit(Holder):
             self._decisions[name] = decision
         return decision
 
-    def _forced(self, name: str) -> str | None:
+    def forced(self, name: str) -> str | None:
         """Return the arm that a test forces now."""
         return forced_arms.get({}).get(name)
 
@@ -180,7 +180,7 @@ class Visit(Holder):
             self.state.tally.note(name, self.control(name).version, how)
 
     def _remembered(self, name: str, held: Assignment) -> Shown:
-        forced = self._forced(name)
+        forced = self.forced(name)
         if forced not in (None, held.arm):
             return Shown(str(forced), "forced")
         if held.pending and self._is_over_limit:

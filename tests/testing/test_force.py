@@ -317,3 +317,23 @@ def test_force_and_events_need_no_pytest() -> None:
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(ImportError, match="BanditSuite"):
         exec("from flask_bandit.testing import BanditSuite")
+
+
+@pytest.mark.parametrize("options", [{"group": "shop"}, {"targeting": lambda: False}])
+def test_a_forced_arm_is_certain_whoever_takes_part(options: dict[str, Any]) -> None:
+    app = Flask("shop")
+    app.config.update(SECRET_KEY="k" * 32, TESTING=True, MAB_STORAGE_URI="memory://")
+    mab = BanditMiddleware(app)
+    for name in ("cta", "other"):
+        bandit = Bandit(**options)
+        for arm in ("a", "b"):
+            bandit.add_arm(arm, arm)
+        mab.add_bandit(name, bandit)
+
+    @app.get("/")
+    @mab.choose_arm("cta")
+    def page(cta: str) -> str:
+        return cta
+
+    with force(cta="b"):
+        assert {app.test_client().get("/").text for _ in range(40)} == {"b"}

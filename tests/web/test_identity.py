@@ -469,3 +469,21 @@ def test_forget_erases_the_visitor_and_keeps_the_counts(storage: BanditStorage) 
     assert all(decision.subject is None for decision in stored)
     assert pulls(app) == 1
     assert mab_state.pseudonyms("ann")[0] not in repr(stored)
+
+
+class _User:
+    """What a loader returns by mistake: the user, and not the id."""
+
+
+@pytest.mark.parametrize("given", [True, _User()])
+def test_what_is_no_id_is_nobody_s_and_logged_with_the_fix(
+    storage: BanditStorage, caplog: pytest.LogCaptureFixture, given: Any
+) -> None:
+    app = shop(storage)
+    app.extensions["bandit"].hooks.subject = lambda: given
+    client = app.test_client()
+    assert arm(client) == arm(client)
+    arm(app.test_client())
+    assert pulls(app) == 2
+    assert "such as current_user.get_id()" in caplog.text
+    assert all(entry.decision.subject is None for entry in storage.iter_log())

@@ -367,7 +367,7 @@ def _tampered(token: str) -> str:
 def test_a_text_that_was_not_signed_here_is_no_token(spoil: Callable[[str], str]) -> None:
     app, mab = shop()
     token = app.test_client().get("/").text
-    with pytest.raises(TokenError, match="did not sign"):
+    with pytest.raises(TokenError, match="did not sign|is empty"):
         mab.reward_by_token(spoil(token))
     assert total(mab) == (1, 0, 0.0)
 
@@ -606,3 +606,10 @@ def test_a_value_at_the_endpoint_that_does_not_fit_is_logged_and_no_500(
     assert response.status_code == 400
     assert "values=...) does not fit 'btn'" in caplog.text
     assert total(mab) == (1, 0, 0.0)
+
+
+@pytest.mark.parametrize("nothing", ["", None])
+def test_an_empty_token_says_so(nothing: Any) -> None:
+    _, mab = shop()
+    with pytest.raises(TokenError, match="the token is empty"):
+        mab.reward_by_token(nothing)
