@@ -16,7 +16,13 @@ from .base import (
     DecisionWrite,
     RewardWrite,
 )
-from .codec import clean_commit, clean_control, commit_from_record, commit_to_record
+from .codec import (
+    clean_bandit,
+    clean_commit,
+    clean_control,
+    commit_from_record,
+    commit_to_record,
+)
 from .json_file import JSONBanditStorage
 from .ledger import Ledger
 from .memory import MemoryBanditStorage
@@ -45,6 +51,7 @@ __all__ = [
     "StoredReward",
     "Touched",
     "ZODBBanditStorage",
+    "clean_bandit",
     "clean_commit",
     "clean_control",
     "commit_from_record",

@@ -134,11 +134,11 @@ def outlive(location: Path, connection: Connection) -> None:
     """Leave a child behind that does nothing, and wait to be killed."""
     storage = make_at(location)
     storage.commit(decisions(decision("parent")))
-    pid = os.fork()
-    if pid == 0:
+    if os.fork() == 0:
+        # The child tells, since it has let go of the parent's files then.
+        connection.send(os.getpid())
         time.sleep(PATIENCE)
         os._exit(0)
-    connection.send(pid)
     time.sleep(PATIENCE)
 
 
