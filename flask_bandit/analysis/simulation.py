@@ -85,8 +85,8 @@ def simulate(
 
     The probabilities are updated for each visitor at first, and later once per 1 % of the visitors
     so far (:func:`batch_sizes`), as workers also use counts that are a moment old. That makes the
-    work logarithmic in the visitors. Upper bounds pay for it with somewhat more regret, KL-UCB most,
-    since all of a batch gets the same arm.
+    work logarithmic in the visitors. Upper bounds pay for it with somewhat more regret, KL-UCB
+    most, since all of a batch gets the same arm.
 
     A run decides at the first check at which one arm is the best with probability
     ``plan.confidence``, by posteriors from Beta(1, 1). Checks are made at 100 visitors, whenever
