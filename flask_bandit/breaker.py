@@ -1,6 +1,6 @@
 """What keeps a storage's outage from becoming the site's: a deadline and a circuit breaker.
 
-Knows neither Flask nor a storage; the engine is its only user.
+Knows neither Flask nor a storage; the engine uses it, and the limit per network.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ class Control:
 
         :param is_held_out: the visitor always gets the control, also where others do not
         """
-        return arm in arms and (arm not in self.removed or (is_held_out and arm == arms[0]))
+        return arm in arms and (arm not in self._away(arms) or (is_held_out and arm == arms[0]))
 
     def drawing(self, arms: Sequence[str]) -> dict[str, float] | None:
         """Return the eligible arms with their weights; ``None`` if all are equal.
@@ -109,8 +109,13 @@ class Control:
         """
         if not self.weights and not self.removed:
             return None
-        weights = {arm: self.weights.get(arm, 1.0) for arm in arms if arm not in self.removed}
+        away = self._away(arms)
+        weights = {arm: self.weights.get(arm, 1.0) for arm in arms if arm not in away}
         return {arm: weight for arm, weight in weights.items() if weight > 0.0} or None
+
+    def _away(self, arms: Sequence[str]) -> tuple[str, ...]:
+        """Return the arms that nobody gets: none of them, if the code has no others any more."""
+        return self.removed if any(arm not in self.removed for arm in arms) else ()
 
 
 def pause(control: Control, arms: Sequence[str]) -> Control:

@@ -137,7 +137,8 @@ class BanditMiddleware:
         Counts stay: what is erased is the subject and the context of their decisions. Nothing
         else that this request chose or earned is stored.
 
-        :return: False if the storage is down, so that only the cookie is deleted
+        :return: False if the storage is down, so that only the cookie is deleted; also while
+            ``MAB_ENABLED`` is off, and then nothing is done
         """
         return request_state().forget()
 

@@ -428,3 +428,17 @@ def test_a_bandit_that_is_stored_and_not_in_the_code_hurts_nobody(storage: Bandi
     storage.write_control("gone", {"state": "pausd"}, None)
     app = shop(storage)
     assert len(new_arms(app, 40)) == 3
+
+
+def test_a_removed_arm_that_is_the_last_in_the_code_is_kept_and_counted_once() -> None:
+    """Operators took red away, and later the code lost green: all that is left is red."""
+    storage = MemoryBanditStorage()
+    before = make_app(MAB_STORAGE_ENGINE=storage)
+    before.extensions["bandit"].engine.change("btn", "weights", {"red": None})
+    app = Flask("shop")
+    app.config.update(SECRET_KEY="k" * 32, MAB_STORAGE_ENGINE=storage)
+    BanditMiddleware(app).add_bandit("btn", colours("red"))
+    add_pages(app, "btn")
+    client = app.test_client()
+    assert {client.get("/btn").text for _ in range(5)} == {"#red"}
+    assert pulls(app) == 1
