@@ -17,7 +17,6 @@ from .cli_life import COMMANDS
 from .cli_simulate import simulate_command
 from .cli_subject import subject_cli
 from .state import AppState, app_state
-from .visitors import rules_of
 from .wiring import wiring_problems
 
 bandit_cli = AppGroup("bandit", help="Look after the app's bandit experiments.")
@@ -50,7 +49,7 @@ def check() -> None:
     problems = list(wiring_problems(state.app, state.bandits))
     try:
         state.codec.loads("")
-        rules_of(state)
+        _ = state.rules
         state.storage.read_counts(state.config.storage_timeout)
         problems += _control_problems(state)
         state.storage.close()

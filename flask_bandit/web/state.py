@@ -20,6 +20,7 @@ from .hooks import Hooks
 from .identity import Subject, pseudonyms_of
 from .registry import BanditRegistry
 from .tally import Tally
+from .visitors import Rules
 
 EXTENSION_KEY = "bandit"
 
@@ -38,6 +39,7 @@ class AppState:
         self._engine: Engine | None = None
         self._codec: tuple[Any, AssignmentCodec] | None = None
         self._closer: WindowCloser | None = None
+        self._rules: Rules | None = None
         self.hooks = hooks
         self.registry = BanditRegistry()
         self.tally = Tally()
@@ -105,6 +107,17 @@ class AppState:
             with self._lock:
                 self._closer = self._closer or WindowCloser(self.engine)
         return self._closer
+
+    @property
+    def rules(self) -> Rules:
+        """What the settings say about visitors, made at first use.
+
+        :raises ConfigurationError: a package is missing, or the limit cannot be meant
+        """
+        if self._rules is None:
+            with self._lock:
+                self._rules = self._rules or Rules.from_config(self.config)
+        return self._rules
 
     def pseudonyms(self, subject: str) -> tuple[str, ...]:
         """Return what a user is stored as: under the present key, then under older ones.

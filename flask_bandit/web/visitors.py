@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hmac
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from importlib.util import find_spec
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
-from weakref import WeakKeyDictionary
 
 from flask import Request
 
@@ -77,24 +75,6 @@ class Rules:
         return cls(_robots(config), _prefixes(config.excluded_networks), _throttle(config))
 
 
-_rules: WeakKeyDictionary[AppState, Rules] = WeakKeyDictionary()
-_lock = threading.Lock()
-
-
-def rules_of(state: AppState) -> Rules:
-    """Return an app's rules, made at first use.
-
-    :raises ConfigurationError: a package is missing, or the limit cannot be meant
-    """
-    found = _rules.get(state)
-    if found is None:
-        with _lock:
-            found = _rules.get(state)
-            if found is None:
-                found = _rules[state] = Rules.from_config(state.config)
-    return found
-
-
 def verdict_of(state: AppState, request: Request) -> Verdict:
     """Tell how the choices of this request count.
 
@@ -102,7 +82,7 @@ def verdict_of(state: AppState, request: Request) -> Verdict:
     """
     if request.method in ("HEAD", "OPTIONS"):
         return HEAD
-    rules = rules_of(state)
+    rules = state.rules
     if rules.excluded and _is_within(request.remote_addr, rules.excluded):
         return NETWORK
     # From the environ: looking for a header that is not there costs an exception each.
@@ -132,7 +112,7 @@ def within_limit(state: AppState, request: Request) -> bool:
 
     :raises ConfigurationError: the limit cannot be meant, or there is no SECRET_KEY
     """
-    throttle = rules_of(state).throttle
+    throttle = state.rules.throttle
     network = _network_of(request.remote_addr) if throttle is not None else None
     if throttle is None or network is None:
         return True
