@@ -204,12 +204,18 @@ ACTIONS: Mapping[str, Callable[..., Control]] = {
 
 
 def act(
-    control: Control, action: str, arms: Sequence[str], at: float, subject: Any = None
+    control: Control,
+    action: str,
+    arms: Sequence[str],
+    at: float,
+    subject: Any = None,
+    by: str = "",
 ) -> Control:
     """Do one of :data:`ACTIONS`; the same control comes back if nothing changes.
 
     :param at: seconds since the epoch, for the history
     :param subject: the arm to declare, or the weights
+    :param by: who does it, for the history, if that is known
     :raises LifecycleError: not in this state, or not with this subject
     """
     arguments = () if subject is None else (subject,)
@@ -217,8 +223,23 @@ def act(
     if changed == control:
         return control
     words = action if subject is None else f"{action} {_in_words(subject)}"
+    words += f" (by {by})" if by else ""
     history = (*control.history, (at, words))[-LONGEST_HISTORY:]
     return replace(changed, history=history)
+
+
+def lifetime(control: Control, version: int) -> tuple[float, float | None]:
+    """Return when a version began and ended, as far as the history tells.
+
+    :return: seconds since the epoch; 0.0 if it is not known when it began, ``None`` if it has not
+        ended or that is not known
+    """
+    resets = [at for at, what in control.history if what.split(" ", 1)[0] == "reset"]
+    began, ended = control.version - version + 1, control.version - version
+    return (
+        resets[-began] if began <= len(resets) else 0.0,
+        resets[-ended] if 0 < ended <= len(resets) else None,
+    )
 
 
 def _is_weight(value: Any) -> bool:

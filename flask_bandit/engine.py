@@ -38,6 +38,8 @@ from .storage.base import (
 logger = logging.getLogger("flask_bandit")
 
 CONTROL_ATTEMPTS = 20
+LATE_DECISION = 10.0
+"""Seconds between making and storing a decision, after which it counts as made when stored."""
 
 _T = TypeVar("_T")
 _DEFAULT = Control()
@@ -140,16 +142,17 @@ class Engine:
             )
         return control
 
-    def change(self, name: str, action: str, subject: Any = None) -> Control:
+    def change(self, name: str, action: str, subject: Any = None, by: str = "") -> Control:
         """Do one of :data:`~flask_bandit.control.ACTIONS` to a bandit, for all workers.
 
         :param subject: the arm to declare, or the weights
+        :param by: who does it, for the history
         :raises LifecycleError: not in its present state
         :raises StorageError: the storage is down
         """
         arms = self.bandits[name].arm_ids
         before, control = self.update_control(
-            name, lambda control: act(control, action, arms, time.time(), subject)
+            name, lambda control: act(control, action, arms, time.time(), subject, by)
         )
         if control != before:
             self._on_changed(name, control, action)
@@ -234,7 +237,7 @@ class Engine:
         :return: what is stored; ``None`` while the storage is down, and then nothing is
         """
         # In the order of their ids: requests that lock the same rows do it in the same order.
-        decisions = tuple(sorted(map(self._as_of_now, decisions), key=attrgetter("id")))
+        decisions = tuple(sorted(map(_as_of_now, decisions), key=attrgetter("id")))
         rewards = tuple(sorted(rewards, key=attrgetter("id")))
         known = self._known_decisions(decisions, rewards, attempt)
         if known is None:
@@ -343,15 +346,6 @@ class Engine:
             known.update(read)
         return known
 
-    def _as_of_now(self, decision: Decision) -> Decision:
-        """Let a reward window begin when the decision is stored, if it was made long before.
-
-        Who closes windows relies on it: nothing is stored later with a time that is over.
-        """
-        windowed = self.bandits[decision.bandit].options.reward_window is not None
-        now = time.time()
-        return replace(decision, at=now) if windowed and now - decision.at > 10.0 else decision
-
     def _decision_delta(self, decision: Decision) -> StatsDelta:
         bandit = self.bandits[decision.bandit]
         return decision_delta(bandit.policy, bandit.options, decision)
@@ -394,3 +388,13 @@ class Engine:
             if self._snapshot is not None:
                 for key, delta in result.applied:
                     self._snapshot.add(BanditKey(*key), delta)
+
+
+def _as_of_now(decision: Decision) -> Decision:
+    """Let a decision that was made long before it is stored be made now.
+
+    Who closes windows and who sums up the log rely on it: nothing is stored with a time that is
+    over.
+    """
+    now = time.time()
+    return replace(decision, at=now) if now - decision.at > LATE_DECISION else decision

@@ -7,13 +7,13 @@ nobody looks twice at old decisions.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 
+from .background import Background
 from .control import Control
 from .counting import mature_delta
 from .engine import Engine, logger
@@ -33,9 +33,7 @@ class WindowCloser:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._pid = os.getpid()
-        self._busy = threading.Lock()
-        self._next: dict[str, float] = {}
+        self._background = Background(self._close_quietly)
 
     def poke(self, name: str) -> threading.Thread | None:
         """Close what is due of a bandit, in the background, if nobody has done so lately.
@@ -46,28 +44,9 @@ class WindowCloser:
         :return: the thread, if it was time for one
         """
         window = self._engine.bandits[name].options.reward_window
-        if window is None or not self._is_time(name) or self._engine.is_storage_down:
+        if window is None or self._engine.is_storage_down:
             return None
-        if self._pid != os.getpid():
-            # The parent's thread, if it was at work, is not in this process to let go of it.
-            self._busy, self._pid = threading.Lock(), os.getpid()
-        busy = self._busy
-        if not busy.acquire(blocking=False):
-            return None
-        thread = threading.Thread(target=self._close_quietly, args=(name, busy), daemon=True)
-        try:
-            # Once more: another thread may have closed all since.
-            if self._is_time(name):
-                self._next[name] = time.monotonic() + _period(window)
-                thread.start()
-                return thread
-        except RuntimeError:  # the interpreter is shutting down
-            pass
-        busy.release()
-        return None
-
-    def _is_time(self, name: str) -> bool:
-        return time.monotonic() >= self._next.get(name, 0.0)
+        return self._background.poke(name, _period(window))
 
     def close(
         self, name: str, *, again: bool = False, progress: Callable[[int], object] = lambda n: None
@@ -98,7 +77,7 @@ class WindowCloser:
         self._engine.update_control(name, mark)
         return closed
 
-    def _close_quietly(self, name: str, busy: threading.Lock) -> None:
+    def _close_quietly(self, name: str) -> None:
         window = self._engine.bandits[name].options.reward_window
         assert window is not None
         try:
@@ -111,8 +90,6 @@ class WindowCloser:
             )
         except Exception:
             logger.exception("The reward windows of %r could not be closed; trying again", name)
-        finally:
-            busy.release()
 
     def _adjustments(
         self, name: str, window: float, since: float, until: float

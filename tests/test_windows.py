@@ -413,7 +413,7 @@ def test_who_waited_for_the_thread_of_another_does_not_start_one(
     closer = WindowCloser(make_engine(MemoryBanditStorage()))
     answers = iter([True, False])
     with monkeypatch.context() as patch:
-        patch.setattr(closer, "_is_time", lambda name: next(answers))
+        patch.setattr(closer._background, "is_time", lambda name: next(answers))
         assert closer.poke("btn") is None
     assert finished(closer.poke("btn"))
 
@@ -545,7 +545,7 @@ def test_a_child_closes_although_the_parent_was_at_it_when_it_forked(
     backlog(storage, 3, time.time() - 2 * WINDOW)
     forking = python(
         uri,
-        "closer._busy.acquire()\n"
+        "closer._background._busy.acquire()\n"
         "assert closer.poke('btn') is None\n"
         "if os.fork() == 0:\n"
         "    closer.poke('btn').join()\n"

@@ -15,14 +15,17 @@ from .base import (
     CommitResult,
     DecisionWrite,
     RewardWrite,
+    StoredDigest,
 )
 from .codec import (
     clean_bandit,
     clean_commit,
     clean_control,
+    clean_key,
     commit_from_record,
     commit_to_record,
 )
+from .digests import digest_from_text, digest_text
 from .json_file import JSONBanditStorage
 from .ledger import Ledger
 from .memory import MemoryBanditStorage
@@ -48,14 +51,18 @@ __all__ = [
     "RewardWrite",
     "SQLBanditStorage",
     "SQLiteBanditStorage",
+    "StoredDigest",
     "StoredReward",
     "Touched",
     "ZODBBanditStorage",
     "clean_bandit",
     "clean_commit",
     "clean_control",
+    "clean_key",
     "commit_from_record",
     "commit_to_record",
+    "digest_from_text",
+    "digest_text",
     "settle",
     "touched",
 ]

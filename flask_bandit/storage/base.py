@@ -8,13 +8,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from ..errors import ConfigurationError
-from ..model import Counts, Decision, LogEntry, Reward, StatsDelta
+from ..model import BanditKey, Counts, Decision, LogEntry, Reward, StatsDelta
 
 ControlState: TypeAlias = Mapping[str, Any]
 """What is stored about one bandit besides its counts; :mod:`flask_bandit.control` says what."""
+
+
+class StoredDigest(NamedTuple):
+    """A summary of a log, and how often it was written."""
+
+    revision: int
+    state: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +222,32 @@ class BanditStorage(ABC):
             value
         :param expected: what :meth:`read_control` returned, ``None`` where it had nothing
         :return: whether it was stored; ``False`` if something else than ``expected`` is there
+        :raises StorageError: not done, or a value cannot be stored
+        """
+
+    @abstractmethod
+    def read_digest(self, key: BanditKey, timeout: float | None = None) -> StoredDigest | None:
+        """Return the summary of a version's log that was kept last, ``None`` if there is none.
+
+        One that cannot be read any more is empty, and can be replaced.
+        """
+
+    @abstractmethod
+    def write_digest(
+        self,
+        key: BanditKey,
+        state: Mapping[str, Any],
+        revision: int,
+        timeout: float | None = None,
+    ) -> bool:
+        """Keep a summary of a version's log, if nobody has kept another one meanwhile.
+
+        Comparing and writing are one atomic step. A summary can be made again from the log, so it
+        is in no export, and :meth:`prune` and :meth:`erase` leave it as it is.
+
+        :param state: what JSON can represent
+        :param revision: of the summary that the caller has read; 0 where there was none
+        :return: whether it was stored, with the next revision
         :raises StorageError: not done, or a value cannot be stored
         """
 

@@ -13,7 +13,7 @@ from math import isfinite
 from typing import Any
 
 from ..errors import StorageError
-from ..model import Decision, Reward, StatsDelta
+from ..model import BanditKey, Decision, Reward, StatsDelta
 from .base import Adjustment, Commit, ControlState, DecisionWrite, RewardWrite
 
 Record = dict[str, Any]
@@ -65,10 +65,19 @@ def clean_control(state: ControlState) -> dict[str, Any]:
 
     :raises StorageError: it is no mapping, or a value cannot be stored
     """
+    return clean_document(state, "control")
+
+
+def clean_document(state: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Return an independent copy of a mapping that holds only what JSON gives back.
+
+    :param what: what an error calls it
+    :raises StorageError: it is no mapping, or a value cannot be stored
+    """
     # A storage that took anything else could not read it back.
     if not isinstance(state, Mapping):
-        raise StorageError(f"The control state is {state!r}, a {_type_name(state)}; give a dict.")
-    return _clean_mapping(state, "control")
+        raise StorageError(f"The {what} state is {state!r}, a {_type_name(state)}; give a dict.")
+    return _clean_mapping(state, what)
 
 
 def clean_bandit(name: object) -> str:
@@ -77,6 +86,14 @@ def clean_bandit(name: object) -> str:
     :raises StorageError: it is none that a commit could have
     """
     return _id(name, "bandit name")
+
+
+def clean_key(key: BanditKey) -> BanditKey:
+    """Return a bandit's name as plain text, and its version.
+
+    :raises StorageError: they are none that a commit could have
+    """
+    return BanditKey(clean_bandit(key.bandit), _integer(key.version, "version"))
 
 
 def control_text(state: ControlState) -> str:

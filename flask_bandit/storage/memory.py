@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ..errors import ConfigurationError
-from ..model import Counts, Decision, LogEntry
+from ..model import BanditKey, Counts, Decision, LogEntry
 from .base import (
     Adjustment,
     BanditStorage,
@@ -18,8 +18,10 @@ from .base import (
     ControlState,
     DecisionWrite,
     RewardWrite,
+    StoredDigest,
 )
-from .codec import clean_bandit, clean_commit, control_from_text, control_text
+from .codec import clean_bandit, clean_commit, clean_key, control_from_text, control_text
+from .digests import digest_from_text, digest_text
 from .ledger import (
     Ledger,
     Outcome,
@@ -46,6 +48,7 @@ class MemoryBanditStorage(BanditStorage):
         """By decision id, then by reward id."""
         self._adjustments: dict[str, Adjustment] = {}
         self._control: dict[str, str] = {}
+        self._digests: dict[BanditKey, tuple[int, str]] = {}
 
     @classmethod
     def from_uri(cls, uri: str, **options: Any) -> MemoryBanditStorage:
@@ -223,6 +226,41 @@ class MemoryBanditStorage(BanditStorage):
             if self._control.get(name) != seen:
                 return False
             self._control[name] = text
+            return True
+        finally:
+            self._lock.release()
+
+    def read_digest(self, key: BanditKey, timeout: float | None = None) -> StoredDigest | None:
+        """Return the summary of a version's log; see :meth:`BanditStorage.read_digest`.
+
+        :raises StorageTimeoutError: other threads kept it busy all the time
+        """
+        self._lock.acquire(deadline_of(timeout))
+        try:
+            found = self._digests.get(key)
+        finally:
+            self._lock.release()
+        return None if found is None else digest_from_text(*found)
+
+    def write_digest(
+        self,
+        key: BanditKey,
+        state: Mapping[str, Any],
+        revision: int,
+        timeout: float | None = None,
+    ) -> bool:
+        """Keep a summary over the one that was seen; see :meth:`BanditStorage.write_digest`.
+
+        :raises StorageTimeoutError: other threads kept it busy all the time
+        :raises StorageError: a value cannot be stored
+        """
+        deadline = deadline_of(timeout)
+        clean, text = clean_key(key), digest_text(state)
+        self._lock.acquire(deadline)
+        try:
+            if self._digests.get(clean, (0, ""))[0] != revision:
+                return False
+            self._digests[clean] = (revision + 1, text)
             return True
         finally:
             self._lock.release()

@@ -32,6 +32,7 @@ if _pytest is not None:
         "flask_bandit.testing.policies",
         "flask_bandit.testing.storages",
         "flask_bandit.testing.storage_control",
+        "flask_bandit.testing.storage_digest",
         "flask_bandit.testing.storage_erase",
         "flask_bandit.testing.storage_goals",
         "flask_bandit.testing.storage_moves",

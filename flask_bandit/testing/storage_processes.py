@@ -1,4 +1,4 @@
-"""The part of ``StorageSuite`` that needs several processes, and what runs in them.
+"""The part of ``StorageSuite`` with several threads or processes, and what runs in them.
 
 Children come from a fork server, which has no threads and has imported this module already.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -179,7 +180,7 @@ def _write_forked(storage: BanditStorage, child: int, count: int) -> int:
 
 
 class ProcessTests:
-    """What must hold for a storage that several processes share."""
+    """What must hold for a storage that several threads and processes share."""
 
     commits_per_process: int = 1000
     """How many decisions, and as many rewards, each of eight processes writes at once; fewer for a
@@ -197,6 +198,28 @@ class ProcessTests:
                 total[name] += row.get(name, 0)
         storage.close()
         return total
+
+    def test_threads(self, storage: BanditStorage) -> None:
+        """Eight threads share one object; half of what they send is a replay."""
+        failures: list[BaseException] = []
+
+        def work(worker: int) -> None:
+            try:
+                for number in range(100):
+                    for made in (decision(f"w{worker}-{number}"), decision(f"all-{number}")):
+                        storage.commit(Commit((pull(made),), (earn(reward(made)),)), PATIENCE)
+                        assert storage.read_counts(PATIENCE)[KEY]["green"]["pulls"] > 0
+            except BaseException as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failures
+        row = storage.read_counts()[KEY]["green"]
+        assert (row["pulls"], row["rewards"]) == (900, 900)
 
     @needs_shared
     def test_processes_lose_no_count(self, tmp_path: Path) -> None:

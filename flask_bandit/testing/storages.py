@@ -5,7 +5,6 @@ It knows the protocol and pytest, and no storage.
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ..errors import StorageError
 from ..model import BanditKey, Decision, LogEntry, Reward
 from ..storage.base import Adjustment, BanditStorage, Commit, RewardWrite
 from .storage_control import ControlTests
+from .storage_digest import DigestTests
 from .storage_erase import EraseTests
 from .storage_goals import GoalTests
 from .storage_moves import MoveTests
@@ -38,7 +38,14 @@ from .storage_samples import (
 
 
 class StorageSuite(
-    ControlTests, EraseTests, GoalTests, ProcessTests, MoveTests, ResentTests, NetworkTests
+    ControlTests,
+    DigestTests,
+    EraseTests,
+    GoalTests,
+    ProcessTests,
+    MoveTests,
+    ResentTests,
+    NetworkTests,
 ):
     """Tests of everything that :class:`BanditStorage` guarantees.
 
@@ -376,25 +383,3 @@ class StorageSuite(
         assert second.commit(Commit(adjustments=(Adjustment("a", "b", 1, TWO),))).applied == ()
         assert len(second.commit(decisions(decision("later"))).applied) == 2
         second.close()
-
-    def test_threads(self, storage: BanditStorage) -> None:
-        """Eight threads share one object; half of what they send is a replay."""
-        failures: list[BaseException] = []
-
-        def work(worker: int) -> None:
-            try:
-                for number in range(100):
-                    for made in (decision(f"w{worker}-{number}"), decision(f"all-{number}")):
-                        storage.commit(Commit((pull(made),), (earn(reward(made)),)), 60.0)
-                        assert storage.read_counts(60.0)[KEY]["green"]["pulls"] > 0
-            except BaseException as error:
-                failures.append(error)
-
-        threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert not failures
-        row = storage.read_counts()[KEY]["green"]
-        assert (row["pulls"], row["rewards"]) == (900, 900)

@@ -40,16 +40,23 @@ class Action:
     :param names: one or more bandits; the same name again is left out
     :param action: one of :data:`~flask_bandit.control.ACTIONS`
     :param subject: the arm to declare, or the weights
+    :param by: who does it, for the history
     :raises UnknownBanditError: with the nearest name
     :raises LifecycleError: one of them cannot have it in its present state
     """
 
     def __init__(
-        self, state: AppState, names: Iterable[str], action: str, subject: Any = None
+        self,
+        state: AppState,
+        names: Iterable[str],
+        action: str,
+        subject: Any = None,
+        by: str = "",
     ) -> None:
         self._state = state
         self._action = action
         self._subject = subject
+        self._by = by
         self._stored = Stored.read(state.bandits, state.storage)
         self.names = tuple(dict.fromkeys(names))
         for name in self.names:
@@ -68,7 +75,7 @@ class Action:
         bandit = self._stored.bandits.get(name)
         arms = () if bandit is None else bandit.arm_ids
         try:
-            return act(control, self._action, arms, self._stored.now, self._subject)
+            return act(control, self._action, arms, self._stored.now, self._subject, self._by)
         except LifecycleError as error:
             raise LifecycleError(f"{name}: {error}") from None
 
@@ -93,7 +100,7 @@ class Action:
         before = self._stored.control(name)
         if name in self._state.bandits:
             try:
-                control = self._state.engine.change(name, self._action, self._subject)
+                control = self._state.engine.change(name, self._action, self._subject, self._by)
             except LifecycleError as error:
                 raise LifecycleError(f"{name}: {error}") from None
         else:

@@ -12,7 +12,7 @@ from ..control import problems_of
 from ..errors import BanditError
 from ..migration import flask_mab_adjustments
 from ..storage.base import Commit
-from .cli_data import db_cli, export, import_, opened_storage, prune, storage_cli
+from .cli_data import db_cli, export, import_, opened_storage, prune, reread, storage_cli
 from .cli_life import COMMANDS
 from .cli_simulate import simulate_command
 from .cli_subject import subject_cli
@@ -25,6 +25,7 @@ for command in (
     export,
     import_,
     prune,
+    reread,
     simulate_command,
     subject_cli,
     storage_cli,

@@ -18,7 +18,10 @@ from typing import IO
 import click
 from flask.cli import AppGroup, with_appcontext
 
+from ..analysis.digest import Digest
+from ..control import Control
 from ..errors import BanditError
+from ..model import BanditKey
 from ..storage.base import BanditStorage, Commit
 from ..storage.transfer import BATCH, audit, read_import, write_export
 from ..windows import GRACE
@@ -110,6 +113,9 @@ def import_(file: str) -> None:
     ):
         name = "standard input" if file == "-" else file
         imported = read_import(storage, content, name, progress)
+        # What is new may be older than what was read before.
+        for bandit in sorted({key.bandit for key in storage.read_counts()}):
+            app_state().digester.forget(bandit)
     click.echo(f"Read {imported.read}; new: {imported.new}.")
     if imported.other_arm:
         click.echo(
@@ -227,7 +233,36 @@ def prune(before: float, yes: bool) -> None:
                 abort=True,
             )
         _close_windows()
+        for name in app_state().bandits:
+            _read_log(storage, name)
         click.echo(f"Removed the details of {_decisions(storage.prune(before))}.")
+
+
+@click.command("reread")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@with_appcontext
+def reread(names: tuple[str, ...]) -> None:
+    """Read the whole log again for the charts and tests of the dashboard.
+
+    The app reads what is new by itself, and after an import everything. This is for a log that was
+    changed in another way. All bandits in the code if there is no NAME. What was pruned since it
+    was read is lost to the charts; the counts are not touched.
+    """
+    with opened_storage() as storage:
+        state = app_state()
+        for name in dict.fromkeys(names or state.bandits):
+            state.bandits.require(name)
+            state.digester.forget(name)
+            digest = _read_log(storage, name)
+            click.echo(f"{name}: read {_decisions(digest.decisions)}.")
+
+
+def _read_log(storage: BanditStorage, name: str) -> Digest:
+    """Read what is new of a bandit's log, however long that takes."""
+    state = app_state()
+    control = Control.load(storage.read_control().get(name))
+    key = BanditKey(name, control.version)
+    return state.digester.read(key, storage.read_counts().get(key, {}), control).digest
 
 
 def _decisions(count: int) -> str:

@@ -38,13 +38,20 @@ class Stored:
     now: float
 
     @classmethod
-    def read(cls, bandits: Mapping[str, Bandit], storage: BanditStorage) -> Stored:
+    def read(
+        cls,
+        bandits: Mapping[str, Bandit],
+        storage: BanditStorage,
+        timeout: float | None = None,
+    ) -> Stored:
         """Read a storage.
 
+        :param timeout: seconds for each of two readings; ``None`` waits as long as it takes
         :raises StorageError: it is down
         """
-        controls = {name: Control.load(state) for name, state in storage.read_control().items()}
-        return cls(dict(bandits), storage.read_counts(), controls, time.time())
+        stored = storage.read_control(timeout)
+        controls = {name: Control.load(state) for name, state in stored.items()}
+        return cls(dict(bandits), storage.read_counts(timeout), controls, time.time())
 
     @property
     def names(self) -> tuple[str, ...]:

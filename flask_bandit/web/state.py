@@ -8,6 +8,7 @@ from typing import Any
 
 from flask import Flask, current_app
 
+from ..digests import Digester
 from ..engine import Engine, logger
 from ..errors import ConfigurationError
 from ..plugins import storage_from_name, storage_from_uri
@@ -39,6 +40,7 @@ class AppState:
         self._engine: Engine | None = None
         self._codec: tuple[Any, AssignmentCodec] | None = None
         self._closer: WindowCloser | None = None
+        self._digester: Digester | None = None
         self._rules: Rules | None = None
         self.hooks = hooks
         self.registry = BanditRegistry()
@@ -107,6 +109,14 @@ class AppState:
             with self._lock:
                 self._closer = self._closer or WindowCloser(self.engine)
         return self._closer
+
+    @property
+    def digester(self) -> Digester:
+        """What keeps the digests of the bandits' logs."""
+        if self._digester is None:
+            with self._lock:
+                self._digester = self._digester or Digester(self.engine)
+        return self._digester
 
     @property
     def rules(self) -> Rules:

@@ -268,6 +268,7 @@ class Visit(Holder):
             return
         for decision in decisions:
             self._assign(result.decisions[decision.id])
+            self.state.digester.poke(decision.bandit)
         self._announce(result, rewards)
 
     def _close_windows(self) -> None:

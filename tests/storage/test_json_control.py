@@ -14,8 +14,7 @@ import pytest
 from flask_bandit.errors import StorageCorruptError, StorageError, StorageTimeoutError
 from flask_bandit.storage import JSONBanditStorage
 from flask_bandit.storage.base import Commit
-from flask_bandit.storage.json_file import history
-from flask_bandit.storage.json_file import storage as json_file
+from flask_bandit.storage.json_file import history, upkeep
 from flask_bandit.storage.json_file.checkpoint import seal, unseal
 from flask_bandit.storage.json_file.journal import Journal
 from flask_bandit.storage.locks import FileLock
@@ -76,7 +75,7 @@ def files_with(folder: Path, text: str) -> list[str]:
 def test_what_is_erased_is_in_no_file(
     storage: JSONBanditStorage, path: Path, index: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(json_file, "INDEX_BYTES", index)
+    monkeypatch.setattr(upkeep, "INDEX_BYTES", index)
     write(storage, 10)
     assert (
         files_with(path.parent, "Subject3.")
@@ -157,7 +156,7 @@ def test_erasing_keeps_its_deadline(
 def test_control_is_followed_and_indexed(
     storage: JSONBanditStorage, path: Path, index: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(json_file, "INDEX_BYTES", index)
+    monkeypatch.setattr(upkeep, "INDEX_BYTES", index)
     other = JSONBanditStorage(path)
     expected: dict[str, Any] = {}
     for number in range(4):
@@ -212,7 +211,7 @@ def test_an_index_of_before_there_was_control(
     storage: JSONBanditStorage, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was written by a process of an older version, which passed over what is decided here."""
-    monkeypatch.setattr(json_file, "INDEX_BYTES", 1)
+    monkeypatch.setattr(upkeep, "INDEX_BYTES", 1)
     fill(storage)
     storage.write_control("b", PAUSED, None)
     expected = state(storage)

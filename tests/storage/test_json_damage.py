@@ -13,7 +13,7 @@ from flask_bandit.errors import StorageCorruptError, StorageError
 from flask_bandit.model import Counts, LogEntry
 from flask_bandit.storage import JSONBanditStorage
 from flask_bandit.storage.base import Commit, ControlState
-from flask_bandit.storage.json_file import storage as json_file
+from flask_bandit.storage.json_file import upkeep
 from flask_bandit.testing.storage_samples import decision, decisions, earn, pull, reward
 
 NAME = "bandits.json"
@@ -46,7 +46,7 @@ class Written(NamedTuple):
 def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     folder = tmp_path_factory.mktemp("written")
     patch = pytest.MonkeyPatch()
-    patch.setattr(json_file, "INDEX_BYTES", 1)
+    patch.setattr(upkeep, "INDEX_BYTES", 1)
     storage = JSONBanditStorage(folder / NAME)
     result = Written([], [])
     for number in range(COMMITS):

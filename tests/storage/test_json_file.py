@@ -22,7 +22,7 @@ from flask_bandit.errors import (
 )
 from flask_bandit.storage import JSONBanditStorage
 from flask_bandit.storage.base import Commit
-from flask_bandit.storage.json_file import framing, journal
+from flask_bandit.storage.json_file import framing, journal, upkeep
 from flask_bandit.storage.json_file import storage as json_file
 from flask_bandit.storage.json_file.replica import Replica
 from flask_bandit.testing import StorageSuite
@@ -131,7 +131,7 @@ def test_summary_follows_while_traffic_goes_on(
     for number in range(10):
         storage.commit(decisions(decision(f"a{number}")))
     assert summary(path) == {"green": {"pulls": 1}}
-    now += json_file.SUMMARY_SECONDS
+    now += upkeep.SUMMARY_SECONDS
     storage.commit(decisions(decision("b")))
     assert summary(path) == {"green": {"pulls": 11}}
     storage.commit(decisions(decision("c")))
@@ -187,7 +187,7 @@ def test_replays_do_not_grow_the_journal(storage: JSONBanditStorage, path: Path)
 
 
 def test_index_spares_reading_the_journal(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_file, "INDEX_BYTES", 1)
+    monkeypatch.setattr(upkeep, "INDEX_BYTES", 1)
     storage = JSONBanditStorage(path)
     made = [decision(f"d{n}", ("green", "red")[n % 2], context={"n": n}) for n in range(50)]
     for one in made:
@@ -210,7 +210,7 @@ def test_index_spares_reading_the_journal(path: Path, monkeypatch: pytest.Monkey
 def test_index_is_rewritten_when_the_journal_has_doubled(
     storage: JSONBanditStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(json_file, "INDEX_BYTES", 1000)
+    monkeypatch.setattr(upkeep, "INDEX_BYTES", 1000)
     sizes = []
     write = Replica.write_index
 

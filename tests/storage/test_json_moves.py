@@ -14,8 +14,7 @@ import pytest
 from flask_bandit.errors import StorageCorruptError, StorageError
 from flask_bandit.storage import JSONBanditStorage
 from flask_bandit.storage.base import Commit
-from flask_bandit.storage.json_file import history, journal
-from flask_bandit.storage.json_file import storage as json_file
+from flask_bandit.storage.json_file import history, journal, upkeep
 from flask_bandit.storage.json_file.journal import Journal
 from flask_bandit.testing.storage_moves import NEW, fill, state
 from flask_bandit.testing.storage_processes import run_processes, start_process
@@ -127,7 +126,7 @@ def test_twice_and_go_on(storage: JSONBanditStorage, path: Path) -> None:
 def test_index_fits_the_pruned_journal(
     storage: JSONBanditStorage, path: Path, index: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(json_file, "INDEX_BYTES", index)
+    monkeypatch.setattr(upkeep, "INDEX_BYTES", index)
     fill(storage)
     storage.prune(NEW)
     expected = state(storage)

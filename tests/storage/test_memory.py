@@ -8,7 +8,7 @@ import pytest
 
 from flask_bandit.errors import ConfigurationError, StorageTimeoutError
 from flask_bandit.storage import MemoryBanditStorage
-from flask_bandit.testing.storage_samples import decision, decisions
+from flask_bandit.testing.storage_samples import KEY, decision, decisions
 from flask_bandit.testing.storages import StorageSuite
 
 
@@ -45,6 +45,8 @@ def test_timeout() -> None:
         lambda: storage.erase(["d"], 0.01),
         lambda: storage.read_control(0.01),
         lambda: storage.write_control("b", {}, None, 0.01),
+        lambda: storage.read_digest(KEY, 0.01),
+        lambda: storage.write_digest(KEY, {}, 0, 0.01),
     ):
         with pytest.raises(StorageTimeoutError, match="until the deadline"):
             call()

@@ -22,6 +22,7 @@ from flask_bandit.model import BanditKey, StatsDelta
 from flask_bandit.storage import SQLiteBanditStorage
 from flask_bandit.storage.base import Adjustment, Commit, DecisionWrite, RewardWrite
 from flask_bandit.storage.sqlite import file as sqlite_file
+from flask_bandit.storage.sqlite import pages as sqlite_pages
 from flask_bandit.storage.sqlite import schema as sqlite_schema
 from flask_bandit.storage.sqlite import storage as sqlite_storage
 from flask_bandit.testing import StorageSuite
@@ -177,20 +178,49 @@ def test_tables_are_updated_at_first_use(old: Path, request: pytest.FixtureReque
     storage.close()
 
 
-@pytest.mark.parametrize("auto_migrate", [True, False])
-def test_file_of_schema_1(path: Path, monkeypatch: pytest.MonkeyPatch, auto_migrate: bool) -> None:
+@contextlib.contextmanager
+def earlier_version(monkeypatch: pytest.MonkeyPatch, schema: int) -> Iterator[None]:
     with monkeypatch.context() as earlier:
         for module in (sqlite_storage, sqlite_schema):
-            earlier.setattr(module, "STEPS", sqlite_schema.STEPS[:1])
+            earlier.setattr(module, "STEPS", sqlite_schema.STEPS[:schema])
+        yield
+
+
+@pytest.mark.parametrize("auto_migrate", [True, False])
+@pytest.mark.parametrize("schema", range(1, CURRENT))
+def test_file_of_an_earlier_schema(
+    path: Path, monkeypatch: pytest.MonkeyPatch, schema: int, auto_migrate: bool
+) -> None:
+    with earlier_version(monkeypatch, schema):
         storage = SQLiteBanditStorage(path)
         storage.commit(decisions(decision("1")))
         storage.close()
-        assert version_of(path) == 1
+        assert version_of(path) == schema
     storage = SQLiteBanditStorage(path, auto_migrate=auto_migrate)
     if not auto_migrate:
-        assert "from schema 1 to 2" in storage.upgrade()
+        assert f"from schema {schema} to {CURRENT}" in storage.upgrade()
     assert [entry.decision.id for entry in storage.iter_log(BANDIT, since=0.0)] == ["1"]
-    assert (storage.check(), version_of(path)) == ([], 2)
+    assert storage.read_digest(KEY) is None
+    assert storage.write_digest(KEY, {"n": 1}, 0)
+    assert (storage.check(), version_of(path)) == ([], CURRENT)
+    storage.close()
+
+
+@pytest.mark.parametrize("schema", range(1, CURRENT))
+def test_earlier_version_that_has_the_file_open_goes_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch, schema: int
+) -> None:
+    with earlier_version(monkeypatch, schema):
+        earlier = SQLiteBanditStorage(path)
+        earlier.commit(decisions(decision("1")))
+    storage = SQLiteBanditStorage(path)
+    assert storage.write_digest(KEY, {"n": 1}, 0)
+    assert version_of(path) == CURRENT
+    with earlier_version(monkeypatch, schema):
+        assert [entry.decision.id for entry in earlier.iter_log(BANDIT)] == ["1"]
+        earlier.commit(decisions(decision("2")))
+        earlier.close()
+    assert (pulls(storage), storage.check()) == (2, [])
     storage.close()
 
 
@@ -414,7 +444,7 @@ def test_sum_that_no_integer_holds(storage: SQLiteBanditStorage) -> None:
 
 
 def test_many_pages(storage: SQLiteBanditStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_storage, "PAGE", 7)
+    monkeypatch.setattr(sqlite_pages, "PAGE", 7)
     monkeypatch.setattr(sqlite_storage, "PRUNE_PAGE", 7)
     made = [decision(f"d{n}", bandit=("a", "b")[n % 2], at=float(n)) for n in range(1200)]
     given = [reward(one) for one in made]

@@ -1,4 +1,4 @@
-"""The SQLite storage: the index of the log's times, what operators decide, and what is erased."""
+"""The SQLite storage: the index of the log's times, what operators decide, digests, and erasing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,17 @@ import pytest
 from flask_bandit.errors import StorageCorruptError, StorageTimeoutError
 from flask_bandit.storage import SQLiteBanditStorage
 from flask_bandit.storage.base import Commit, DecisionWrite
+from flask_bandit.storage.sqlite import pages as sqlite_pages
 from flask_bandit.storage.sqlite import rows as sqlite_rows
-from flask_bandit.storage.sqlite import storage as sqlite_storage
-from flask_bandit.testing.storage_samples import BANDIT, decision, decisions, pull, reward, rewards
+from flask_bandit.testing.storage_samples import (
+    BANDIT,
+    KEY,
+    decision,
+    decisions,
+    pull,
+    reward,
+    rewards,
+)
 
 DEADLINE = 0.5
 FAR_TOO_LONG = 10.0
@@ -83,8 +91,8 @@ def test_log_reads_what_it_yields(storage: SQLiteBanditStorage) -> None:
 def test_many_pages_of_one_moment(
     storage: SQLiteBanditStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_storage, "PAGE", 7)
-    monkeypatch.setattr(sqlite_storage, "NUMBERS", 7)
+    monkeypatch.setattr(sqlite_pages, "PAGE", 7)
+    monkeypatch.setattr(sqlite_pages, "NUMBERS", 7)
     fill(storage, 200)
     expected = [f"d{n}" for n in range(0, 200, 2)]
     assert [entry.decision.id for entry in storage.iter_log(BANDIT)] == expected
@@ -95,7 +103,7 @@ def test_many_pages_of_one_moment(
 def test_log_is_in_the_order_of_storing(
     storage: SQLiteBanditStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_storage, "PAGE", 2)
+    monkeypatch.setattr(sqlite_pages, "PAGE", 2)
     times = [5.0, -1.0, 3.0, 5.0, 0.0]
     made = [decision(f"d{n}", at=at) for n, at in enumerate(times)]
     for one in made:
@@ -141,6 +149,34 @@ def test_swapping_waits_for_another_writer(storage: SQLiteBanditStorage, path: P
         thread.join(PATIENCE)
     assert results == [False]
     assert storage.read_control() == {BANDIT: {"n": 7}}
+
+
+# Digests
+
+
+def test_digest_that_somebody_damaged(storage: SQLiteBanditStorage, path: Path) -> None:
+    storage.write_digest(KEY, {"n": 1}, 0)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        for text in ("", "{", "[1]", b"\x00", b'{"\xff": 1}', 7, "[" * 100_000):
+            value = "CAST(? AS TEXT)" if isinstance(text, bytes) else "?"
+            other.execute(f"UPDATE bandit_digest SET state = {value}, revision = 8", (text,))
+            assert storage.read_digest(KEY) == (8, {})
+            assert not storage.write_digest(KEY, {"n": 2}, 0)
+            assert storage.write_digest(KEY, {"n": 2}, 8)
+            assert storage.read_digest(KEY) == (9, {"n": 2})
+
+
+def test_digest_waits_for_another_writer(storage: SQLiteBanditStorage, path: Path) -> None:
+    storage.write_digest(KEY, {"n": 1}, 0)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("UPDATE bandit_digest SET revision = 2")
+        with pytest.raises(StorageTimeoutError):
+            storage.write_digest(KEY, {"n": 2}, 1, DEADLINE)
+        assert storage.read_digest(KEY, DEADLINE) == (1, {"n": 1})
+        other.execute("COMMIT")
+    assert not storage.write_digest(KEY, {"n": 2}, 1)
+    assert storage.read_digest(KEY) == (2, {"n": 1})
 
 
 # Erasing

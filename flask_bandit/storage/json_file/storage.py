@@ -8,7 +8,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
@@ -16,22 +15,28 @@ from copy import deepcopy
 from typing import Any, TypeVar
 
 from ...errors import ConfigurationError, StorageCorruptError, StorageError
-from ...model import Counts, Decision, LogEntry
-from ..base import BanditStorage, Commit, CommitResult, ControlState, boolean_option
-from ..codec import clean_bandit, clean_commit, clean_control, control_text
+from ...model import BanditKey, Counts, Decision, LogEntry
+from ..base import (
+    BanditStorage,
+    Commit,
+    CommitResult,
+    ControlState,
+    StoredDigest,
+    boolean_option,
+)
+from ..codec import clean_bandit, clean_commit, clean_control, clean_key, control_text
+from ..digests import digest_text
 from ..ledger import erased, is_erasable, is_logged, is_prunable
 from ..locks import FileLock, ThreadLock, deadline_of, remaining
+from .digests import Digests, digest_of
 from .history import Rewriting, read_commits, read_log
 from .journal import Journal
 from .replica import Replica
+from .upkeep import Upkeep
 
 logger = logging.getLogger(__name__)
 
 MANY_DECISIONS = 100_000
-SUMMARY_SECONDS = 1.0
-SUMMARY_SHARE = 100
-"""A summary that took t seconds to write is not rewritten for ``SUMMARY_SHARE * t`` seconds."""
-INDEX_BYTES = 1 << 16
 
 _T = TypeVar("_T")
 _opened: weakref.WeakSet[JSONBanditStorage] = weakref.WeakSet()
@@ -43,8 +48,9 @@ class JSONBanditStorage(BanditStorage):
     ``<path>.log`` is the truth: one line with a checksum per commit, only ever appended to.
     ``<path>`` is a readable summary of the counts, at most about a second old under traffic,
     complete after :meth:`close` and at exit. ``<path>.index`` lets a new process skip what it
-    covers; ``<path>.lock`` is locked by who writes. Any number of processes may share them on a
-    local file system; on network file systems locks are not reliable.
+    covers; ``<path>.digests`` has what dashboards made of the log; ``<path>.lock`` is locked by
+    who writes. Any number of processes may share them on a local file system; on network file
+    systems locks are not reliable.
 
     A process keeps the ids of all decisions in memory, about 0.5 kB per rewarded decision; above
     100,000 decisions a warning recommends another storage.
@@ -63,6 +69,7 @@ class JSONBanditStorage(BanditStorage):
         self.path = os.path.abspath(os.fspath(path))
         self.fsync = boolean_option("fsync", fsync)
         self._lock = ThreadLock(self.path)
+        self._digests = Digests(f"{self.path}.digests")
         self._warned = False
         self._reset()
 
@@ -209,9 +216,7 @@ class JSONBanditStorage(BanditStorage):
                 " changed. Try again."
             )
         replica.replace_journal(new.journal, new.places)
-        self._indexed = -1
-        self._summary_due = 0.0
-        self._checkpoint()
+        self._upkeep.after_replacement()
 
     def read_control(self, timeout: float | None = None) -> Mapping[str, ControlState]:
         """Return what was decided about bandits; see :meth:`BanditStorage.read_control`.
@@ -244,9 +249,39 @@ class JSONBanditStorage(BanditStorage):
         if (None if stored is None else control_text(stored)) != expected:
             return False
         self._replica.write_control(bandit, state)
-        self._behind = True
-        self._checkpoint()
+        self._upkeep.after_write()
         return True
+
+    def read_digest(self, key: BanditKey, timeout: float | None = None) -> StoredDigest | None:
+        """Return the summary of a version's log; see :meth:`BanditStorage.read_digest`.
+
+        :raises StorageTimeoutError: other threads kept this object busy all the time
+        :raises StorageCorruptError: the files are not what was written
+        :raises StorageError: the files cannot be read
+        """
+        # Before the journal is followed: the lines that it was made of are there by then.
+        found = self._digests.find(clean_key(key))
+        return self._run(lambda: digest_of(found, self._replica.journal.mark), timeout)
+
+    def write_digest(
+        self,
+        key: BanditKey,
+        state: Mapping[str, Any],
+        revision: int,
+        timeout: float | None = None,
+    ) -> bool:
+        """Keep a summary over the one that was seen; see :meth:`BanditStorage.write_digest`.
+
+        :raises StorageTimeoutError: other threads or processes held the lock all the time
+        :raises StorageCorruptError: the files are not what was written
+        :raises StorageError: a value cannot be stored or the file cannot be written
+        """
+        clean, text = clean_key(key), digest_text(state)
+
+        def replace() -> bool:
+            return self._digests.replace(clean, text, revision, self._replica.journal.mark)
+
+        return self._run(replace, timeout, locked=True)
 
     def _reader(self) -> tuple[Journal, int] | None:
         """Return a reader of the journal and where it ends now; ``None`` if there is none."""
@@ -264,11 +299,10 @@ class JSONBanditStorage(BanditStorage):
             logger.warning("Could not close %s: %s", self.path, error)
             return
         try:
-            if self._behind and self._pid == os.getpid():
+            if self._upkeep.behind and self._pid == os.getpid():
                 self._file_lock.acquire(deadline_of(1.0))
                 self._replica.follow(locked=True)
-                self._write_summary()
-                self._write_index(INDEX_BYTES)
+                self._upkeep.finish()
         except (OSError, StorageError) as error:
             # Nothing is lost: both files are rebuilt from the journal.
             logger.warning("Could not bring %s up to date: %s", self.path, error)
@@ -283,10 +317,8 @@ class JSONBanditStorage(BanditStorage):
                 old.close()
         self._pid = os.getpid()
         self._replica = Replica(self.path, self.fsync)
+        self._upkeep = Upkeep(self._replica)
         self._file_lock = FileLock(f"{self.path}.lock")
-        self._behind = False
-        self._summary_due = 0.0
-        self._indexed = -1
         _opened.add(self)
 
     def _run(self, work: Callable[[], _T], timeout: float | None, locked: bool = False) -> _T:
@@ -337,20 +369,11 @@ class JSONBanditStorage(BanditStorage):
         before = replica.journal.offset
         outcome = replica.write(commit)
         if replica.journal.offset != before:
-            self._behind = True
-            self._checkpoint()
+            self._upkeep.after_write()
+            self._warn_once()
         return replica.result(commit, outcome)
 
-    def _checkpoint(self) -> None:
-        """Rewrite what is due, at a cost per commit that does not grow with what is stored."""
-        try:
-            if time.monotonic() >= self._summary_due:
-                self._write_summary()
-            self._write_index(INDEX_BYTES, doubled=True)
-        except OSError as error:
-            # The commit is in the journal, which is what counts.
-            logger.warning("Could not rewrite the files beside %s: %s", self.path, error)
-            self._summary_due = time.monotonic() + SUMMARY_SECONDS
+    def _warn_once(self) -> None:
         if not self._warned and len(self._replica.places) > MANY_DECISIONS:
             self._warned = True
             logger.warning(
@@ -360,26 +383,6 @@ class JSONBanditStorage(BanditStorage):
                 self.path,
                 MANY_DECISIONS,
             )
-
-    def _write_summary(self) -> None:
-        started = time.monotonic()
-        self._replica.write_summary()
-        now = time.monotonic()
-        self._summary_due = now + max(SUMMARY_SECONDS, SUMMARY_SHARE * (now - started))
-        self._behind = False
-
-    def _write_index(self, least: int, doubled: bool = False) -> None:
-        """Write the index if the journal has grown by ``least`` bytes, or to the double of it."""
-        offset = self._replica.journal.offset
-        for known in (self._indexed, -1):
-            if known < 0:
-                # Another process may have written it meanwhile.
-                known = self._replica.indexed()
-            if offset - known < (max(least, known) if doubled else least):
-                self._indexed = known
-                return
-        self._replica.write_index()
-        self._indexed = offset
 
 
 def _left(deadline: float | None) -> float | None:

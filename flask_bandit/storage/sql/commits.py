@@ -225,6 +225,8 @@ def rehearse(connection: Connection) -> None:
     _settle(connection, Commit((DecisionWrite(made, one),), (), (Adjustment(id_, id_, 1, one),)))
     edits.write_control(connection, id_, "{}", None)
     edits.write_control(connection, id_, '{"checked": true}', "{}")
+    for revision in range(2):
+        edits.write_digest(connection, made.key, "{}", revision)
     connection.exec_driver_sql("ROLLBACK")
 
 

@@ -1,4 +1,4 @@
-"""What operators change beside commits: the states of bandits, and what is erased.
+"""What changes beside commits: the states of bandits, summaries of the log, and what is erased.
 
 Each is one statement of its own or can be done again; the caller rolls back if it fails.
 """
@@ -12,10 +12,13 @@ from typing import Any
 from sqlalchemy import BindParameter, Connection, bindparam, or_, select, text, update
 
 from ...errors import StorageTimeoutError
+from ...model import BanditKey
+from ..base import StoredDigest
 from ..codec import control_text
+from ..digests import digest_from_text
 from ..locks import remaining
 from .rows import Row, control_of
-from .tables import control, decisions
+from .tables import control, decisions, digest
 
 _IDS: BindParameter[Any] = bindparam("ids", expanding=True)
 _ERASE = (
@@ -31,6 +34,14 @@ _INSERT = text(
     " ON CONFLICT (bandit) DO NOTHING"
 )
 _UPDATE = text("UPDATE bandit_control SET state = :new WHERE bandit = :bandit AND state = :old")
+_INSERT_DIGEST = text(
+    "INSERT INTO bandit_digest (bandit, version, revision, state)"
+    " VALUES (:bandit, :version, :next, :new) ON CONFLICT (bandit, version) DO NOTHING"
+)
+_UPDATE_DIGEST = text(
+    "UPDATE bandit_digest SET revision = :next, state = :new"
+    " WHERE bandit = :bandit AND version = :version AND revision = :seen"
+)
 PAUSE = 0.01
 """Seconds until a write-ahead log that somebody reads is looked at again."""
 
@@ -104,3 +115,30 @@ def write_control(connection: Connection, bandit: str, text: str, expected: str 
         return connection.execute(_INSERT, values).rowcount == 1
     # By the text that was read: whoever came in between has changed it.
     return connection.execute(_UPDATE, {**values, "old": found[0].state}).rowcount == 1
+
+
+def read_digest(connection: Connection, key: BanditKey) -> StoredDigest | None:
+    """Return the summary of a version's log, if there is one."""
+    row = connection.execute(_select_digest(key)).first()
+    return None if row is None else digest_from_text(row.revision, row.state)
+
+
+def _select_digest(key: BanditKey) -> Any:
+    of_it = (digest.c.bandit == key.bandit, digest.c.version == key.version)
+    return select(digest.c.revision, digest.c.state).where(*of_it)
+
+
+def holds_digest(connection: Connection, key: BanditKey, text: str, revision: int) -> bool:
+    """Return whether this is the summary of a version's log."""
+    row = connection.execute(_select_digest(key)).first()
+    return row is not None and tuple(row) == (revision, text)
+
+
+def write_digest(connection: Connection, key: BanditKey, text: str, revision: int) -> bool:
+    """Replace the summary of a version's log, and tell whether it had the revision.
+
+    :param connection: in autocommit mode, outside of a transaction
+    """
+    values: Row = {**key._asdict(), "new": text, "seen": revision, "next": revision + 1}
+    statement = _UPDATE_DIGEST if revision else _INSERT_DIGEST
+    return connection.execute(statement, values).rowcount == 1

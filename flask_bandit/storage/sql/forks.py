@@ -12,7 +12,7 @@ from . import migrate
 from .links import FORK_PATIENCE, Links
 
 if TYPE_CHECKING:
-    from .storage import SQLBanditStorage
+    from .calls import Calls
 
 
 class Forks:
@@ -22,10 +22,10 @@ class Forks:
         self.gate = threading.RLock()
         """Held during a fork: threads fork one after another, and nothing new appears meanwhile."""
 
-        self._opened: weakref.WeakSet[SQLBanditStorage] = weakref.WeakSet()
+        self._opened: weakref.WeakSet[Calls] = weakref.WeakSet()
         self._told: list[Links] = []
 
-    def watch(self, storage: SQLBanditStorage) -> None:
+    def watch(self, storage: Calls) -> None:
         """Tell this storage too, as long as there is one."""
         with self.gate:
             self._opened.add(storage)

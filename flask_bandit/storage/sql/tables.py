@@ -111,6 +111,16 @@ control = Table(
     Column("state", Text, nullable=False),
 )
 
+# What a version's log adds up to, as a JSON object; it can be made again from the log.
+digest = Table(
+    "bandit_digest",
+    metadata,
+    Column("bandit", Text, primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+)
+
 # Alembic makes this one. Named here, or an app's autogenerate would propose to drop it.
 alembic_version = Table(
     VERSION_TABLE,

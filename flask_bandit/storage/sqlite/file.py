@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from ...errors import StorageCorruptError, StorageError, StorageTimeoutError
@@ -59,6 +59,14 @@ class SQLiteFile:
         :raises StorageError: it failed
         """
         return self._run(work, deadline)
+
+    def select(self, query: str, values: tuple[Any, ...], deadline: float | None) -> list[Any]:
+        """Return all rows of a query.
+
+        :raises StorageTimeoutError: others held the file or the connection all the time
+        :raises StorageError: it failed
+        """
+        return self._run(lambda c: c.execute(query, values).fetchall(), deadline)
 
     def write(self, work: Callable[[sqlite3.Connection], _T], deadline: float | None) -> _T:
         """Do ``work`` in one transaction that nobody else writes in.

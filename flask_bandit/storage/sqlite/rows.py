@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 from ...errors import StorageCorruptError
-from ...model import MERGED, Decision, Reward, StatsDelta
+from ...model import MERGED, BanditKey, Decision, Reward, StatsDelta
 from ..base import Adjustment, DecisionWrite
 from ..codec import LARGEST_INTEGER, control_from_text, control_text
 from ..settle import Change, CountKey, StoredReward
@@ -53,6 +53,12 @@ _INSERT_CONTROL = "INSERT INTO bandit_control (bandit, state) VALUES (?,?)"
 _UPDATE_CONTROL = "UPDATE bandit_control SET state = ? WHERE bandit = ?"
 _SELECT_STATE = "SELECT bandit, state FROM bandit_control WHERE bandit = ?"
 SELECT_CONTROL = "SELECT bandit, state FROM bandit_control"
+_REPLACE_DIGEST = "REPLACE INTO bandit_digest (bandit, version, revision, state) VALUES (?,?,?,?)"
+_SELECT_REVISION = "SELECT revision FROM bandit_digest WHERE bandit = ? AND version = ?"
+# Of a text that is damaged the module would make an error.
+SELECT_DIGEST = (
+    "SELECT revision, CAST(state AS BLOB) FROM bandit_digest WHERE bandit = ? AND version = ?"
+)
 SELECT_COUNTS = "SELECT bandit, version, arm, name, value FROM bandit_counts"
 SELECT_ADJUSTMENTS = (
     "SELECT id, bandit, version, delta, seq FROM bandit_adjustments"
@@ -190,6 +196,21 @@ def control_of(rows: Iterable[Row]) -> dict[str, dict[str, Any]]:
                 " restore it from a backup."
             ) from None
     return states
+
+
+def replace_digest(
+    key: BanditKey, text: str, revision: int
+) -> Callable[[sqlite3.Connection], bool]:
+    """Return what writes a digest over that of a revision, 0 for none, and tells if it did."""
+
+    def replace(connection: sqlite3.Connection) -> bool:
+        (stored,) = connection.execute(_SELECT_REVISION, key).fetchone() or (0,)
+        if stored != revision:
+            return False
+        connection.execute(_REPLACE_DIGEST, (*key, revision + 1, text))
+        return True
+
+    return replace
 
 
 def adjustments_among(connection: sqlite3.Connection, ids: Sequence[str]) -> list[str]:

@@ -73,6 +73,16 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ),
     # For the log of some days. SQLite adds the row's number, so it alone says which rows those are.
     ("CREATE INDEX bandit_decisions_time ON bandit_decisions (bandit, at)",),
+    (
+        # Not clustered by its key: SQLite keeps such rows short, and these are long.
+        """CREATE TABLE bandit_digest (
+            bandit TEXT NOT NULL,
+            version INTEGER NOT NULL,
+            revision INTEGER NOT NULL,
+            state TEXT NOT NULL,
+            PRIMARY KEY (bandit, version)
+        )""",
+    ),
 )
 
 

@@ -8,19 +8,27 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from math import inf
 from typing import Any
 
 from ...errors import ConfigurationError, StorageError
 from ...model import BanditKey, Counts, Decision, LogEntry
-from ..base import BanditStorage, Commit, CommitResult, ControlState, boolean_option
-from ..codec import clean_bandit, clean_commit, control_text
+from ..base import (
+    BanditStorage,
+    Commit,
+    CommitResult,
+    ControlState,
+    StoredDigest,
+    boolean_option,
+)
+from ..codec import clean_bandit, clean_commit, clean_key, control_text
+from ..digests import digest_from_text, digest_text
 from ..locks import deadline_of
 from ..settle import settle, touched
 from . import rows
 from .file import WAL_BYTES, SQLiteFile
+from .pages import Pages
 from .schema import (
     STEPS,
     migrate,
@@ -30,11 +38,7 @@ from .schema import (
     require_usable,
 )
 
-PAGE = 500
-"""Decisions that are read at once: a reader that holds on lets the write-ahead log grow."""
 PRUNE_PAGE = 1000
-NUMBERS = 10_000
-"""Decisions that are looked up at once, to be read later."""
 
 _SYNCHRONOUS = ("normal", "full")
 
@@ -74,6 +78,7 @@ class SQLiteBanditStorage(BanditStorage):
         self.synchronous = synchronous
         self.auto_migrate = boolean_option("auto_migrate", auto_migrate)
         self._file = SQLiteFile(self.path, self._prepare, lambda: self.auto_migrate)
+        self._pages = Pages(self._file)
 
     @classmethod
     def from_uri(cls, uri: str, **options: Any) -> SQLiteBanditStorage:
@@ -131,7 +136,7 @@ class SQLiteBanditStorage(BanditStorage):
         :raises StorageTimeoutError: the file was locked all the time
         :raises StorageError: the file cannot be read
         """
-        found = self._select(rows.SELECT_COUNTS, (), deadline_of(timeout))
+        found = self._file.select(rows.SELECT_COUNTS, (), deadline_of(timeout))
         counts: dict[BanditKey, dict[str, dict[str, float]]] = {}
         for bandit, version, arm, name, value in found:
             arms = counts.setdefault(BanditKey(bandit, version), {})
@@ -165,8 +170,7 @@ class SQLiteBanditStorage(BanditStorage):
         """
         start = -inf if since is None else float(since)
         end = inf if until is None else float(until)
-        pages = self._pages(start, end) if bandit is None else self._pages_of(bandit, start, end)
-        for found, given in pages:
+        for found, given in self._pages.decisions(bandit, start, end):
             for row in found:
                 made = rows.decision_of(row)
                 if not made.is_pruned and made.stands_for is None:
@@ -181,10 +185,10 @@ class SQLiteBanditStorage(BanditStorage):
         # Before the decisions: one that is stored later is not among them.
         waiting = {
             row[0]: rows.reward_of(row)
-            for page in self._scan(rows.WITHOUT_DECISION, "bandit_rewards")
+            for page in self._pages.scan(rows.WITHOUT_DECISION, "bandit_rewards")
             for row in page
         }
-        for found, given in self._pages():
+        for found, given in self._pages.decisions():
             for row in found:
                 write = rows.decision_write_of(row)
                 stored = given.get(write.decision.id, ())
@@ -193,7 +197,7 @@ class SQLiteBanditStorage(BanditStorage):
                 yield Commit((write,), tuple(sent for one in stored for sent in one.writes()))
         for one in waiting.values():
             yield Commit(rewards=one.writes())
-        for page in self._scan(rows.SELECT_ADJUSTMENTS, "bandit_adjustments"):
+        for page in self._pages.scan(rows.SELECT_ADJUSTMENTS, "bandit_adjustments"):
             for item in rows.adjustments_of(page):
                 yield Commit(adjustments=(item,))
 
@@ -204,7 +208,7 @@ class SQLiteBanditStorage(BanditStorage):
 
         :raises StorageError: it failed; sending it again goes on
         """
-        last = self._last("bandit_decisions")
+        last = self._pages.last("bandit_decisions")
         total = 0
         for start in range(0, last, PRUNE_PAGE):
             end = min(start + PRUNE_PAGE, last)
@@ -239,7 +243,7 @@ class SQLiteBanditStorage(BanditStorage):
         :raises StorageTimeoutError: the file was locked all the time
         :raises StorageError: the file cannot be read
         """
-        return rows.control_of(self._select(rows.SELECT_CONTROL, (), deadline_of(timeout)))
+        return rows.control_of(self._file.select(rows.SELECT_CONTROL, (), deadline_of(timeout)))
 
     def write_control(
         self,
@@ -258,6 +262,33 @@ class SQLiteBanditStorage(BanditStorage):
         deadline = deadline_of(timeout)
         seen = None if expected is None else control_text(expected)
         replace = rows.replace_control(clean_bandit(bandit), control_text(state), seen)
+        return self._file.write(replace, deadline)
+
+    def read_digest(self, key: BanditKey, timeout: float | None = None) -> StoredDigest | None:
+        """Return the summary of a version's log; see :meth:`BanditStorage.read_digest`.
+
+        :raises StorageTimeoutError: the file was locked all the time
+        :raises StorageError: the file cannot be read
+        """
+        found = self._file.select(rows.SELECT_DIGEST, key, deadline_of(timeout))
+        return digest_from_text(*found[0]) if found else None
+
+    def write_digest(
+        self,
+        key: BanditKey,
+        state: Mapping[str, Any],
+        revision: int,
+        timeout: float | None = None,
+    ) -> bool:
+        """Keep a summary over the one that was seen; in one transaction.
+
+        See :meth:`BanditStorage.write_digest`.
+
+        :raises StorageTimeoutError: the file was locked all the time
+        :raises StorageError: a value cannot be stored or the file cannot be written
+        """
+        deadline = deadline_of(timeout)
+        replace = rows.replace_digest(clean_key(key), digest_text(state), revision)
         return self._file.write(replace, deadline)
 
     def upgrade(self) -> str:
@@ -330,48 +361,3 @@ class SQLiteBanditStorage(BanditStorage):
         connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}").fetchone()
         # Always: where rows move to another page, a copy would stay that erasing cannot find.
         connection.execute("PRAGMA secure_delete = ON").fetchone()
-
-    # Reading in pages
-
-    def _select(self, query: str, values: tuple[Any, ...], deadline: float | None) -> list[Any]:
-        return self._file.read(lambda c: c.execute(query, values).fetchall(), deadline)
-
-    def _last(self, table: str) -> int:
-        (found,) = self._select(f"SELECT max(seq) FROM {table}", (), None)
-        return int(found[0] or 0)
-
-    def _pages(self, since: float = -inf, until: float = inf) -> Iterator[rows.Page]:
-        """Yield rows of decisions and their rewards; nothing stays open in between."""
-        last = self._last("bandit_decisions")
-        for start in range(0, last, PAGE):
-            end = min(start + PAGE, last)
-            yield self._file.read(rows.read_page(start, end, since, until), None)
-
-    def _pages_of(self, bandit: str, since: float, until: float) -> Iterator[rows.Page]:
-        """Yield the same of one bandit."""
-        # By time they are found, and by number they are wanted: eight bytes for each in between.
-        numbers = array("q", sorted(self._numbers(bandit, since, until)))
-        for start in range(0, len(numbers), PAGE):
-            page = numbers[start : start + PAGE].tolist()
-            yield self._file.read(rows.read_numbered(page), None)
-
-    def _numbers(self, bandit: str, since: float, until: float) -> Iterator[int]:
-        last = self._last("bandit_decisions")
-        at, seq = since, 0
-        while True:
-            values = (bandit, at, seq, until, last, NUMBERS)
-            page = self._select(rows.SELECT_NUMBERS, values, None)
-            yield from (number for _, number in page)
-            if len(page) < NUMBERS:
-                return
-            at, seq = page[-1]
-
-    def _scan(self, query: str, table: str) -> Iterator[list[Any]]:
-        """Yield pages of rows whose last column is ``seq``."""
-        last, seq = self._last(table), 0
-        while seq < last:
-            page = [row for row in self._select(query, (seq, PAGE), None) if row[-1] <= last]
-            if not page:
-                return
-            seq = page[-1][-1]
-            yield page

@@ -1,0 +1,133 @@
+"""Everything that a reader of one bandit's results is shown, from one reading of the storage.
+
+The dashboard, ``flask bandit show`` and ``report``, and the debug panel read it here. Knows nothing
+of terminals and HTML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..analysis.digest import Digest
+from ..analysis.results import Results
+from ..counting import goal_stats
+from ..errors import ConfigurationError
+from ..model import ArmCounts, BanditKey
+from ..options import Options
+from ..plugins import import_object
+from .reports import BanditReport, Stored, report
+from .state import AppState
+
+MOST_UNREAD = 20_000
+"""Decisions of the log that a page of one bandit waits for, if they are new."""
+MOST_UNREAD_EACH = 2_000
+"""The same for each bandit of a list."""
+_READING = "flask_bandit.analysis.reading"
+
+@dataclass(frozen=True)
+class Mark:
+    """Something that was done to the bandit, to be marked on charts.
+
+    :param at: seconds since the epoch
+    :param what: such as ``pause by ann``
+    """
+
+    at: float
+    what: str
+
+
+@dataclass(frozen=True)
+class BanditPage:
+    """One version of a bandit: its state, its statistics, and how far they reach.
+
+    :param results: ``None`` where the extra ``analysis`` is not installed
+    :param why_no_results: then what to install
+    :param marks: the oldest first
+    :param unread: decisions that are counted and whose log has not been read yet; the charts and
+        tests lack them, the leaderboard does not
+    :param read_at: seconds since the epoch
+    """
+
+    report: BanditReport
+    results: Results | None
+    why_no_results: str
+    marks: tuple[Mark, ...]
+    unread: int
+    read_at: float
+
+
+def read_page(
+    state: AppState, name: str, version: int | None = None, most: int | None = MOST_UNREAD
+) -> BanditPage:
+    """Read a storage, and return what there is to say about a bandit.
+
+    :param version: the one in force if left out
+    :param most: if more decisions than that were not read before, others read them meanwhile, and
+        the page is without them; ``None`` waits for all
+    :raises UnknownBanditError: no such bandit, or no such version of it
+    :raises StorageError: the storage is down
+    """
+    return _Reader(state).page(name, version, most)
+
+
+def read_pages(state: AppState) -> Iterator[BanditPage]:
+    """Read a storage, and yield what there is to say about each bandit; without series.
+
+    :raises StorageError: the storage is down
+    """
+    reader = _Reader(state)
+    for name in reader.stored.names:
+        yield reader.page(name, None, MOST_UNREAD_EACH, with_series=False)
+
+
+class _Reader:
+    """A storage's counts and controls at one moment, and what follows from them."""
+
+    def __init__(self, state: AppState) -> None:
+        self._digester = state.digester
+        self.stored = Stored.read(state.bandits, state.storage, state.config.storage_timeout)
+
+    def page(
+        self, name: str, version: int | None, most: int | None, with_series: bool = True
+    ) -> BanditPage:
+        """Return the page of a bandit."""
+        stored = self.stored
+        found, control = report(stored, name, version), stored.control(name)
+        key = BanditKey(name, found.version)
+        rows = stored.rows(name, found.version)
+        reading = self._digester.read(key, rows, control, most)
+        results, why = None, ""
+        try:
+            results = self._results(found, rows, reading.digest, with_series)
+        except ConfigurationError as error:  # the extra is not installed
+            why = str(error)
+        return BanditPage(
+            report=found,
+            results=results,
+            why_no_results=why,
+            marks=tuple(Mark(at, what) for at, what in control.history),
+            unread=reading.unread,
+            read_at=stored.now,
+        )
+
+    def _results(
+        self, found: BanditReport, rows: ArmCounts, digest: Digest, with_series: bool
+    ) -> Results:
+        question = import_object(f"{_READING}:Question", "analysis")
+        read_results = import_object(f"{_READING}:read_results", "analysis")
+        bandit = self.stored.bandits.get(found.name)
+        options = Options() if bandit is None else bandit.options
+        control = self.stored.control(found.name)
+        arms = tuple(each.arm for each in found.arms)
+        in_play = arms if bandit is None else bandit.arm_ids
+        stats = {arm: goal_stats(options, rows.get(arm, {})) for arm in arms}
+        asked = question(
+            arms=tuple(arm for arm in in_play if arm not in control.removed),
+            is_once=options.mode(options.goal) == "once",
+            window=options.reward_window,
+            winner=control.winner if found.is_current else None,
+            floor=0.0 if bandit is None else bandit.floor,
+        )
+        results: Results = read_results(stats, digest, asked, with_series=with_series)
+        return results
