@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from ..model import LogEntry
@@ -191,10 +192,7 @@ class Digest:
             self._merge_shortest()
 
     def _merge_shortest(self) -> None:
-        lengths = [
-            later.end - earlier.start
-            for earlier, later in zip(self.spans, self.spans[1:], strict=False)
-        ]
+        lengths = [later.end - earlier.start for earlier, later in pairwise(self.spans)]
         place = lengths.index(min(lengths))
         self.spans[place].add(self.spans.pop(place + 1))
 

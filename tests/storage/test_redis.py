@@ -287,7 +287,7 @@ def test_times_that_are_not_of_this_library(
     assert state(storage) == before
 
 
-# Control states, and people who go
+# Control states, summaries of the log, and people who go
 
 
 @pytest.mark.parametrize("value", ["", "text", "{}", "1\x1e[]", "1\x1e{", "1\x1e{}\x1e"])
@@ -311,6 +311,50 @@ def test_a_control_key_of_another_type(
             call()
     storage.commit(decisions(decision("1")))
     storage.close()
+
+
+DAMAGED = ["", "text", "{}", "0\x1ec\x1e{}", "1\x1e{}", "01\x1ec\x1e{}", "-1\x1ec\x1e{}"]
+
+
+@pytest.mark.parametrize(
+    ("value", "revision"),
+    [*((value, 0) for value in DAMAGED), ("7\x1ec\x1e[1]", 7), ("7\x1ec\x1e{}\x1e", 7)],
+)
+def test_a_summary_that_is_not_of_this_library(
+    storage: RedisBanditStorage, client: Any, prefix: str, value: str, revision: int
+) -> None:
+    client.hset(f"{{{prefix}}}:digests", f"{BANDIT}\x1f1", value)
+    assert storage.read_digest(KEY) == (revision, {})
+    assert not storage.write_digest(KEY, {"n": 1}, revision + 1)
+    assert storage.write_digest(KEY, {"n": 1}, revision)
+    assert storage.read_digest(KEY) == (revision + 1, {"n": 1})
+
+
+@pytest.mark.parametrize("shard_by", [None, "bandit"])
+def test_a_key_of_summaries_of_another_type(
+    redis_server: RedisServer, client: Any, prefix: str, shard_by: str | None
+) -> None:
+    storage = RedisBanditStorage(redis_server.uri, prefix, shard_by)
+    key = f"{{{prefix}:{BANDIT}}}:digests" if shard_by else f"{{{prefix}}}:digests"
+    client.set(key, "not mine")
+    for call in (lambda: storage.read_digest(KEY), lambda: storage.write_digest(KEY, {}, 0)):
+        with pytest.raises(StorageError, match="give each application its own prefix"):
+            call()
+    assert client.get(key) == b"not mine"
+    storage.commit(decisions(decision("1")))
+    storage.close()
+
+
+def test_a_summary_that_is_sent_twice(
+    storage: RedisBanditStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the answer was lost: the second one finds what the first one wrote."""
+    call = storage._client.call
+    monkeypatch.setattr(storage._client, "call", lambda *args: [call(*args), call(*args)][1])
+    for revision in range(2):
+        assert storage.write_digest(KEY, {"n": 1}, revision)
+        assert not storage.write_digest(KEY, {"n": 1}, revision)
+        assert storage.read_digest(KEY) == (revision + 1, {"n": 1})
 
 
 @pytest.mark.parametrize("shard_by", [None, "bandit"])
@@ -487,7 +531,10 @@ def test_cluster(start_redis: StartRedis, nodes: int, shard_by: str | None) -> N
     assert len(storage.get_decisions(d.id for d in made)) == 20
     for number, name in enumerate(names):
         assert storage.write_control(name, {"n": number}, None)
+        assert storage.write_digest(BanditKey(name, 1), {"n": number}, 0)
     assert storage.read_control() == {name: {"n": n} for n, name in enumerate(names)}
+    for number, name in enumerate(names):
+        assert storage.read_digest(BanditKey(name, 1)) == (1, {"n": number})
     who = [decision(f"who {name}", bandit=name, subject=name) for name in names]
     storage.commit(decisions(*who))
     assert storage.erase(one.id for one in who) == 20
@@ -568,6 +615,8 @@ def test_the_fewest_permissions(start_redis: StartRedis, shard_by: str | None) -
     assert len(list(storage.iter_log(since=0.0))) == 4
     assert storage.write_control(BANDIT, {"state": "paused"}, None)
     assert storage.read_control() == {BANDIT: {"state": "paused"}}
+    assert storage.write_digest(KEY, {"n": 1}, 0)
+    assert storage.read_digest(KEY) == (1, {"n": 1})
     storage.commit(decisions(decision("d9", subject="Ann")))
     assert storage.erase(["d9"]) == 1
     assert storage.prune(before=math.inf) == 5

@@ -132,6 +132,8 @@ def test_no_server(storage: RedisBanditStorage, server: RedisServer) -> None:
         lambda: storage.erase(["1"]),
         lambda: storage.read_control(),
         lambda: storage.write_control("b", {}, None),
+        lambda: storage.read_digest(KEY),
+        lambda: storage.write_digest(KEY, {}, 0),
         lambda: storage.check(),
     ]
     for call in calls:
@@ -158,6 +160,8 @@ def test_a_hanging_server_meets_the_deadline(
         lambda: storage.erase(["1"], DEADLINE),
         lambda: storage.read_control(DEADLINE),
         lambda: storage.write_control("b", {}, None, DEADLINE),
+        lambda: storage.read_digest(KEY, DEADLINE),
+        lambda: storage.write_digest(KEY, {}, 0, DEADLINE),
     ]
     for call in calls:
         started = time.monotonic()
@@ -193,10 +197,12 @@ def test_full_memory_is_an_error_and_nothing_is_half_written(
             for call in (
                 lambda: storage.commit(commit),
                 lambda: storage.write_control("b", {"state": "paused"}, None),
+                lambda: storage.write_digest(KEY, {"n": 1}, 0),
             ):
                 with pytest.raises(StorageError, match="its memory is full: raise maxmemory"):
                     call()
         assert storage.read_control() == {}
+        assert storage.read_digest(KEY) is None
         assert state(storage) == before, "reading works"
         client.config_set("maxmemory", "0")
     assert len(storage.commit(commit).new) == 3
@@ -234,6 +240,8 @@ def test_a_replica_refuses(storage: RedisBanditStorage, server: RedisServer) -> 
             storage.commit(decisions(decision("d9")))
         with pytest.raises(StorageError, match="read-only replica: connect to the primary"):
             storage.write_control("b", {}, None)
+        with pytest.raises(StorageError, match="read-only replica: connect to the primary"):
+            storage.write_digest(KEY, {}, 0)
         client.execute_command("REPLICAOF", "NO", "ONE")
     assert state(storage) == before
 

@@ -403,6 +403,8 @@ def test_check_of_a_user_who_may_only_read(
             ("bandit_counts", "INSERT, UPDATE ON bandit_counts"),
             ("bandit_control", "INSERT ON bandit_control"),
             ("bandit_control", "UPDATE ON bandit_control"),
+            ("bandit_digest", "INSERT ON bandit_digest"),
+            ("bandit_digest", "UPDATE ON bandit_digest"),
         ):
             (problem,) = reader.check()
             assert "Commits cannot be stored" in problem

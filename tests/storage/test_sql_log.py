@@ -1,4 +1,4 @@
-"""The SQL storage: the index of the log's times, what operators decide, and what is erased."""
+"""The SQL storage: the log's times, older tables, what operators decide, and what is erased."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pytest
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.pool import QueuePool
 
-from flask_bandit.errors import StorageCorruptError, StorageTimeoutError
+from flask_bandit.errors import StorageCorruptError, StorageError, StorageTimeoutError
 from flask_bandit.storage.base import Commit
-from flask_bandit.storage.sql import SQLBanditStorage, history, metadata
+from flask_bandit.storage.sql import SQLBanditStorage, history, metadata, migrate
 from flask_bandit.storage.sql.migrate import VERSIONS
-from flask_bandit.testing.storage_samples import BANDIT, decision, decisions, pull
+from flask_bandit.testing.storage_samples import BANDIT, KEY, decision, decisions, pull
 from tests.servers.postgres import PostgresServer
 
 DEADLINE = 0.5
@@ -139,21 +139,51 @@ def indexes(engine: Engine) -> bool:
 def test_tables_of_version_1(
     uri: str, engine: Engine, noted: str | None, made_by_the_app: bool
 ) -> None:
-    """With the index or without, and with the version noted or not, as an app's migrations do."""
+    """With all that came later or without, and with the version noted or not, as an app's
+    migrations do."""
     metadata.create_all(engine)
     if noted:
         run(engine, f"INSERT INTO bandit_alembic_version VALUES ('{noted}')")
     if not made_by_the_app:
-        run(engine, f"DROP INDEX {INDEX}")
+        run(engine, f"DROP INDEX {INDEX}", "DROP TABLE bandit_digest")
     storage = SQLBanditStorage(uri)
     storage.commit(decisions(decision("a")), PATIENCE)
     assert indexes(engine)
+    assert storage.write_digest(KEY, {"n": 1}, 0, PATIENCE)
     assert run(engine, "SELECT version_num FROM bandit_alembic_version") == [(VERSIONS[-1],)]
     assert "up to date" in storage.upgrade()
     storage.close()
 
 
-# What operators decide
+@pytest.mark.parametrize("made_by_the_app", [False, True])
+def test_tables_of_version_2(
+    uri: str, engine: Engine, monkeypatch: pytest.MonkeyPatch, made_by_the_app: bool
+) -> None:
+    """A process of before goes on when one of now has brought them up to date."""
+    metadata.create_all(engine)
+    run(engine, "INSERT INTO bandit_alembic_version VALUES ('0002')")
+    if not made_by_the_app:
+        run(engine, "DROP TABLE bandit_digest")
+    old, late, new = (SQLBanditStorage(uri) for _ in range(3))
+    with monkeypatch.context() as patch:
+        patch.setattr(migrate, "VERSIONS", VERSIONS[:2])
+        old.commit(decisions(decision("a")), PATIENCE)
+    told = SQLBanditStorage(uri, auto_migrate=False)
+    with pytest.raises(StorageError, match="of version 0002 and .* of version 0003: run 'flask"):
+        told.read_digest(KEY, PATIENCE)
+    assert new.write_digest(KEY, {"n": 1}, 0, PATIENCE)
+    old.commit(decisions(decision("b")), PATIENCE)
+    with monkeypatch.context() as patch:
+        patch.setattr(migrate, "VERSIONS", VERSIONS[:2])
+        with pytest.raises(StorageError, match="have the version 0003.* upgrade Flask-Bandit"):
+            late.commit(decisions(decision("c")), PATIENCE)
+    assert told.read_digest(KEY, PATIENCE) == (1, {"n": 1})
+    assert told.read_counts(PATIENCE)[KEY]["green"]["pulls"] == 2
+    for storage in (old, late, new, told):
+        storage.close()
+
+
+# What is swapped
 
 
 def test_state_that_somebody_wrote_by_hand(storage: SQLBanditStorage, engine: Engine) -> None:
@@ -194,6 +224,21 @@ def test_somebody_writes_between_reading_and_writing(
     assert storage.read_control() == {BANDIT: {"n": 7}}
 
 
+def kill_after_swap(storage: SQLBanditStorage, engine: Engine, table: str) -> list[Any]:
+    """End the connection when it has changed a table, once; return whether that was done."""
+    assert storage._links is not None
+    killed: list[Any] = []
+
+    def kill(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if table in statement and "SELECT" not in statement and not killed:
+            pid = cursor.connection.info.backend_pid
+            killed.append(run(engine, f"SELECT pg_terminate_backend({pid}, 60000)"))
+            cursor.execute("SELECT 1")
+
+    event.listen(storage._links.engine, "after_cursor_execute", kill)
+    return killed
+
+
 @pytest.mark.parametrize("uri", ["postgresql"], indirect=True)
 @pytest.mark.parametrize("expected", [None, {"n": 1}])
 def test_answer_to_a_swap_is_lost(
@@ -203,19 +248,30 @@ def test_answer_to_a_swap_is_lost(
     if expected is not None:
         storage.write_control(BANDIT, expected, None)
     storage.read_control()
-    assert storage._links is not None
-    killed: list[Any] = []
-
-    def kill(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        if "bandit_control" in statement and "SELECT" not in statement and not killed:
-            pid = cursor.connection.info.backend_pid
-            killed.append(run(engine, f"SELECT pg_terminate_backend({pid}, 60000)"))
-            cursor.execute("SELECT 1")
-
-    event.listen(storage._links.engine, "after_cursor_execute", kill)
+    killed = kill_after_swap(storage, engine, "bandit_control")
     assert storage.write_control(BANDIT, {"n": 2}, expected, PATIENCE) is True
     assert killed == [[(True,)]]
     assert storage.read_control() == {BANDIT: {"n": 2}}
+
+
+@pytest.mark.parametrize("uri", ["postgresql"], indirect=True)
+def test_answer_to_a_summary_is_lost(storage: SQLBanditStorage, engine: Engine) -> None:
+    storage.read_digest(KEY)
+    for revision in range(2):
+        killed = kill_after_swap(storage, engine, "bandit_digest")
+        assert storage.write_digest(KEY, {"n": 7}, revision, PATIENCE) is True
+        assert killed == [[(True,)]]
+        assert storage.read_digest(KEY) == (revision + 1, {"n": 7})
+
+
+def test_summary_that_somebody_wrote_by_hand(storage: SQLBanditStorage, engine: Engine) -> None:
+    storage.upgrade()
+    for revision, wrong in enumerate(["", "{", "[1]", "null", "[" * 100_000], 3):
+        run(engine, "DELETE FROM bandit_digest")
+        run(engine, f"INSERT INTO bandit_digest VALUES ('{BANDIT}', 1, {revision}, '{wrong}')")
+        assert storage.read_digest(KEY) == (revision, {})
+        assert storage.write_digest(KEY, {"n": 1}, revision)
+        assert storage.read_digest(KEY) == (revision + 1, {"n": 1})
 
 
 # Erasing

@@ -307,7 +307,7 @@ class Journal:
             f"{self.path}, line {self._lines + 1} (byte {self.offset}) is not what was written:"
             f" {why}. Nothing was changed or reset. Restore the file from a backup; or, to give up"
             " this line and all that follow, stop the application, keep a copy, cut the file by"
-            f" 'truncate --size={self.offset}' and remove the .json and .index files beside it."
+            f" 'truncate --size={self.offset}' and remove .json, .index and .digests beside it."
         )
 
     def _cut(self) -> None:

@@ -226,7 +226,7 @@ class Replica:
             f"{self.journal.path} has {self.journal.mark.lines} whole lines, and {least} were"
             f" there when the files made from it ({self.path} or {self.index_path}) were written:"
             " its end is missing. Restore it from a backup; or, to go on without the missing"
-            " commits, remove these two files. Nothing was reset."
+            f" commits, remove these two files and {self.path}.digests. Nothing was reset."
         )
 
     def _missing_journal(self, document: dict[str, Any] | None) -> StorageCorruptError:

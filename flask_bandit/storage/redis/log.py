@@ -47,6 +47,10 @@ class Keys(NamedTuple):
         """Return the keys with a hash tag, which keeps them on one node of a cluster."""
         return cls(*(f"{{{tag}}}:{name}" for name in cls._fields))
 
+    def beside(self, name: str) -> str:
+        """Return a key on the same node that no commit uses."""
+        return self.counts.removesuffix("counts") + name
+
 
 class Span(NamedTuple):
     """A stretch of time; ``None`` is without limit."""

@@ -7,19 +7,24 @@ id holds. Imports only the model, the errors and the standard library.
 from __future__ import annotations
 
 import json
+import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ...errors import StorageCorruptError
 from ...model import BanditKey, Decision, Reward, StatsDelta
-from ..base import Adjustment, Commit, CommitResult, ControlState, DecisionWrite
-from ..codec import clean_bandit, control_from_text, control_text, is_whole
+from ..base import Adjustment, Commit, CommitResult, ControlState, DecisionWrite, StoredDigest
+from ..codec import clean_bandit, clean_key, control_from_text, control_text, is_whole
+from ..digests import digest_from_text, digest_text
 from ..settle import StoredReward
 
 US = "\x1f"
 RS = "\x1e"
+
+_DIGEST = re.compile(rb"([1-9]\d*)\x1e[^\x1e]*\x1e(.*)", re.DOTALL)
+"""A revision, the id of the call that wrote it, and a text; ``digest.lua`` has this too."""
 
 _plain = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _escaped = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
@@ -227,6 +232,33 @@ def read_control(flat: Sequence[bytes]) -> dict[str, ControlState]:
         except ValueError as error:
             raise _corrupt(f"the control state of {bandit!r}") from error
     return states
+
+
+def digest_field(key: BanditKey) -> str:
+    """Return where the summary of a version's log is.
+
+    :raises StorageError: no commit could have this bandit or version
+    """
+    return US.join(map(str, clean_key(key)))
+
+
+def digest_arguments(
+    key: BanditKey, state: Mapping[str, Any], revision: int
+) -> list[str | bytes | int]:
+    """Return what follows the key in a call of ``digest.lua``.
+
+    :raises StorageError: a value cannot be stored
+    """
+    call = uuid.uuid4().hex
+    return [digest_field(key), revision, f"{revision + 1}{RS}{call}{RS}{digest_text(state)}", call]
+
+
+def read_digest(value: bytes | None) -> StoredDigest | None:
+    """Turn the summary of a log back; one that is not of this library is empty."""
+    if value is None:
+        return None
+    found = _DIGEST.fullmatch(value)
+    return digest_from_text(int(found[1]), found[2]) if found else StoredDigest(0, {})
 
 
 def pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:

@@ -6,36 +6,31 @@ Knows which keys there are and what is asked for; ``client.py`` talks and ``reco
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
-from typing import Any, TypeAlias
+from typing import Any
 from urllib.parse import quote
 
 from ...errors import ConfigurationError, StorageError
 from ...model import BanditKey, Counts, Decision, LogEntry
-from ..base import BanditStorage, Commit, CommitResult, ControlState, DecisionWrite
-from ..codec import clean_commit
+from ..base import BanditStorage, Commit, CommitResult, ControlState, DecisionWrite, StoredDigest
+from ..codec import clean_commit, clean_key
 from ..ledger import erased, is_erasable, is_logged, is_prunable
 from ..locks import deadline_of
 from ..settle import StoredReward
 from .client import RedisClient, Request, Script
+from .edits import Edits, changes
 from .health import problems
 from .log import ALWAYS, PAGE, Keys, Log, Span, orphans, rewards_of
 from .records import (
     by_bandit,
-    changed_text,
     commit_arguments,
-    control_arguments,
     pairs,
     read_adjustment,
-    read_control,
     read_decision,
     read_result,
     read_sums,
 )
-
-Change: TypeAlias = tuple[str, bytes, Decision]
-"""An id, what is stored below it, and what shall be."""
 
 
 class RedisBanditStorage(BanditStorage):
@@ -66,12 +61,9 @@ class RedisBanditStorage(BanditStorage):
         self.shard_by = shard_by
         self._client = RedisClient(uri)
         self._whole = Keys.of(prefix)
-        self._index = f"{{{prefix}}}:bandits"
-        # Of all bandits, however they are sharded: each worker reads them all, each second.
-        self._control = f"{{{prefix}}}:control"
+        self._index = self._whole.beside("bandits")
+        self._edits = Edits(self._client, self._whole)
         self._commit_script = Script("commit")
-        self._replace_script = Script("replace")
-        self._control_script = Script("control")
         self._known: dict[str, Keys] = {}
         """Keys by bandit, for those that are in the index."""
 
@@ -173,19 +165,11 @@ class RedisBanditStorage(BanditStorage):
         self, command: Sequence[str], arguments: Sequence[str], key: str, deadline: float | None
     ) -> list[Any]:
         """Ask all shards the same, in one round trip to each node once the bandits are known."""
-        if self.shard_by is None:
-            places = [getattr(self._whole, key)]
-        else:
-            places = [getattr(keys, key) for keys in self._shards(deadline)]
-        return self._client.call_all(
-            [Request(self._slot(place), (*command, place, *arguments)) for place in places],
-            deadline,
-        )
-
-    @staticmethod
-    def _slot(key: str) -> str:
-        """Return the name of a key's node: all keys of a shard go the way of its counts."""
-        return key.rpartition("}")[0] + "}:counts"
+        requests = [
+            Request(keys.counts, (*command, getattr(keys, key), *arguments))
+            for keys in self._shards(deadline)
+        ]
+        return self._client.call_all(requests, deadline)
 
     def iter_log(
         self,
@@ -241,8 +225,8 @@ class RedisBanditStorage(BanditStorage):
             for page in Log(self._client, keys).pages():
                 ids = [id_ for _, id_ in page]
                 texts = self._ask(keys, "HMGET", keys.decisions, *ids)
-                old = _changes(ids, texts, lambda made: is_prunable(made, before), Decision.pruned)
-                count += self._replace([(keys, old)], None)
+                old = changes(ids, texts, lambda made: is_prunable(made, before), Decision.pruned)
+                count += self._edits.replace([(keys, old)], None)
         return count
 
     def erase(self, ids: Iterable[str], timeout: float | None = None) -> int:
@@ -263,25 +247,12 @@ class RedisBanditStorage(BanditStorage):
             page = wanted[start : start + PAGE]
             requests = [Request(k.counts, ("HMGET", k.decisions, *page)) for k in shards]
             answers = self._client.call_all(requests, deadline)
-            changes = [
-                (keys, _changes(page, texts, is_erasable, erased))
+            known = [
+                (keys, changes(page, texts, is_erasable, erased))
                 for keys, texts in zip(shards, answers, strict=True)
             ]
-            count += self._replace(changes, deadline)
+            count += self._edits.replace(known, deadline)
         return count
-
-    def _replace(self, changes: Iterable[tuple[Keys, list[Change]]], deadline: float | None) -> int:
-        """Replace the details of decisions that are still as they were read; return how many."""
-        requests = []
-        for keys, items in changes:
-            arguments = [
-                part for id_, text, made in items for part in (id_, text, changed_text(text, made))
-            ]
-            if arguments:
-                requests.append(
-                    Request(keys.counts, (1, keys.decisions, *arguments), self._replace_script)
-                )
-        return sum(map(int, self._client.call_all(requests, deadline)))
 
     def read_control(self, timeout: float | None = None) -> Mapping[str, ControlState]:
         """Return what operators decided; see :meth:`BanditStorage.read_control`.
@@ -290,8 +261,7 @@ class RedisBanditStorage(BanditStorage):
         :raises StorageCorruptError: what is stored is not of this library
         :raises StorageError: Redis refused
         """
-        request = Request(self._slot(self._control), ("HGETALL", self._control))
-        return read_control(self._client.call(request, deadline_of(timeout)))
+        return self._edits.read_control(deadline_of(timeout))
 
     def write_control(
         self,
@@ -309,9 +279,33 @@ class RedisBanditStorage(BanditStorage):
         :raises StorageTimeoutError: Redis did not answer in time; it may have been stored
         :raises StorageError: a value cannot be stored, or Redis refused
         """
-        arguments = (1, self._control, *control_arguments(bandit, expected, state))
-        request = Request(self._slot(self._control), arguments, self._control_script)
-        return bool(self._client.call(request, deadline_of(timeout)))
+        return self._edits.write_control(bandit, state, expected, deadline_of(timeout))
+
+    def read_digest(self, key: BanditKey, timeout: float | None = None) -> StoredDigest | None:
+        """Return the summary of a version's log; see :meth:`BanditStorage.read_digest`.
+
+        :raises StorageTimeoutError: Redis did not answer in time
+        :raises StorageError: Redis refused
+        """
+        return self._edits.read_digest(self._keys_for(key), key, deadline_of(timeout))
+
+    def write_digest(
+        self,
+        key: BanditKey,
+        state: Mapping[str, Any],
+        revision: int,
+        timeout: float | None = None,
+    ) -> bool:
+        """Replace a summary of the log, if it is the one that was read; see the base class.
+
+        :raises StorageTimeoutError: Redis did not answer in time; it may have been stored
+        :raises StorageError: a value cannot be stored, or Redis refused
+        """
+        keys = self._keys_for(key)
+        return self._edits.write_digest(keys, key, state, revision, deadline_of(timeout))
+
+    def _keys_for(self, key: BanditKey) -> Keys:
+        return self._shards(None, clean_key(key).bandit)[0]
 
     def check(self) -> list[str]:
         """Return which settings of Redis endanger what is stored, each with the fix.
@@ -359,17 +353,3 @@ class RedisBanditStorage(BanditStorage):
         parts = [log.entries(bandit, span) for log in logs]
         for _, write, rows in heapq.merge(*parts, key=itemgetter(0)):
             yield write, rows
-
-
-def _changes(
-    ids: Sequence[str],
-    texts: Sequence[bytes | None],
-    concerns: Callable[[Decision], bool],
-    change: Callable[[Decision], Decision],
-) -> list[Change]:
-    """Return what to change of the decisions that are stored."""
-    return [
-        (id_, text, change(made))
-        for id_, text in zip(ids, texts, strict=True)
-        if text is not None and concerns(made := read_decision(id_, text).decision)
-    ]

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from ...errors import ConfigurationError, StorageError
-from ...model import Counts, Decision, LogEntry
-from ..base import BanditStorage, Commit, CommitResult, ControlState, boolean_option
-from ..codec import clean_bandit, clean_commit, control_text
+from ...model import BanditKey, Counts, Decision, LogEntry
+from ..base import BanditStorage, Commit, CommitResult, ControlState, StoredDigest, boolean_option
+from ..codec import clean_bandit, clean_commit, clean_key, control_text
+from ..digests import digest_text
 from ..ledger import is_logged
 from ..locks import deadline_of, remaining
 from .sessions import FileSource, source_of, translated
@@ -244,6 +245,32 @@ class ZODBBanditStorage(BanditStorage):
         # By this it is known again if the answer gets lost, and the transaction is done anew.
         call = uuid.uuid4().hex
         return self._run(lambda tables: tables.write_control(name, seen, text, call), timeout)
+
+    def read_digest(self, key: BanditKey, timeout: float | None = None) -> StoredDigest | None:
+        """Return the summary of a version's log; see :meth:`BanditStorage.read_digest`.
+
+        :raises StorageTimeoutError: the server did not answer
+        :raises StorageError: the database failed
+        """
+        of = clean_key(key)
+        return self._run(lambda tables: tables.read_digest(of), timeout)
+
+    def write_digest(
+        self,
+        key: BanditKey,
+        state: Mapping[str, Any],
+        revision: int,
+        timeout: float | None = None,
+    ) -> bool:
+        """Replace a summary of the log, if it is the one that was read; see
+        :meth:`BanditStorage.write_digest`.
+
+        :raises StorageTimeoutError: the server did not answer; it may have been stored
+        :raises StorageError: a value cannot be stored or the database failed
+        """
+        of, text = clean_key(key), digest_text(state)
+        call = uuid.uuid4().hex
+        return self._run(lambda tables: tables.write_digest(of, revision, text, call), timeout)
 
     def pack(self) -> None:
         """Give back the space of what was replaced, in the whole database, whoever uses it.

@@ -20,7 +20,15 @@ from persistent.mapping import PersistentMapping
 
 from ...errors import StorageError
 from ...model import BanditKey, Counts, Decision
-from ..base import Adjustment, Commit, CommitResult, ControlState, DecisionWrite, RewardWrite
+from ..base import (
+    Adjustment,
+    Commit,
+    CommitResult,
+    ControlState,
+    DecisionWrite,
+    RewardWrite,
+    StoredDigest,
+)
 from ..codec import (
     commit_from_record,
     commit_to_record,
@@ -29,6 +37,7 @@ from ..codec import (
     reward_write_from_record,
     reward_write_to_record,
 )
+from ..digests import digest_from_text
 from ..ledger import erased, is_erasable, is_prunable
 from ..settle import Change, StoredReward, settle, touched
 
@@ -61,6 +70,8 @@ class Tables:
     * ``adjustments``: id -> (number, text)
     * ``counts``: (bandit, version, arm, name) -> sum
     * ``control``: bandit -> (id of the call that wrote it, text)
+    * ``digests``: (bandit, version) -> revision, id of the call that wrote it, and text; made with
+      the first one, so that processes of before go on
     * ``strays``: (time of a decision, number) of those that were stored at quite another time
     * ``strays_after``: the number above which ``strays`` has them all
 
@@ -74,6 +85,7 @@ class Tables:
     """
 
     def __init__(self, home: Any) -> None:
+        self.home = home
         self.decisions: Any = home["decisions"]
         self.log: Any = home["log"]
         self.parked: Any = home["parked"]
@@ -251,6 +263,28 @@ class Tables:
             return False
         self.control[bandit] = (call, text)
         return True
+
+    def read_digest(self, key: BanditKey) -> StoredDigest | None:
+        """Return the summary of a version's log, if there is one."""
+        stored = self._digest(key)
+        return None if stored is None else digest_from_text(stored["revision"], stored["text"])
+
+    def write_digest(self, key: BanditKey, revision: int, text: str, call: str) -> bool:
+        """Replace a summary if it still has the revision, or is there by the same call."""
+        stored = self._digest(key)
+        if stored is not None and stored["call"] == call:
+            return True
+        if revision != (0 if stored is None else stored["revision"]):
+            return False
+        if stored is None:
+            # An object of its own: a bucket would be written with all summaries in it.
+            stored = PersistentMapping()
+            self.home.setdefault("digests", OOBTree())[tuple(key)] = stored
+        stored.update(revision=revision + 1, text=text, call=call)
+        return True
+
+    def _digest(self, key: BanditKey) -> Any:
+        return self.home.get("digests", {}).get(tuple(key))
 
 
 def layout_of(root: Any, name: str) -> int:

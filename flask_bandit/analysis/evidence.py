@@ -1,0 +1,160 @@
+"""What is known of a bandit's arms, lined up for the statistics, and which test may use it.
+
+Pure; must not import Flask or a storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
+
+import numpy as np
+
+from ..model import ArmStats, FloatArray
+from .digest import Digest, Span
+from .posteriors import BetaPosterior, Posterior, StudentPosterior
+from .reading import Question
+from .regions import Region
+from .results import NOT_YET, REGION, SEQUENCE
+from .sequences import LEAST_CHANCE, Sequence, is_offered, mature, sequence
+
+LOGGED_SHARE = 0.9
+"""With less of the pulls in the log, the counts tell more of 0/1 rewards than the log does."""
+FEWEST_PULLS = 2
+"""A single pull shows no variance."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Counts and log of one version."""
+
+    stats: Mapping[str, ArmStats]
+    digest: Digest
+    question: Question
+
+    @cached_property
+    def arms(self) -> tuple[str, ...]:
+        """Those in play, the control first, and then those that are gone."""
+        return tuple(dict.fromkeys([*self.question.arms, *self.stats]))
+
+    @property
+    def played(self) -> int:
+        """How many of the arms are in play."""
+        return len(self.question.arms)
+
+    @cached_property
+    def pulls(self) -> FloatArray:
+        """Decisions for each arm."""
+        return self._column("pulls")
+
+    @cached_property
+    def rewards(self) -> FloatArray:
+        """Rewards counted for each arm."""
+        return self._column("rewards")
+
+    @cached_property
+    def reward(self) -> FloatArray:
+        """What each arm earned."""
+        return self._column("reward")
+
+    @cached_property
+    def reward_sq(self) -> FloatArray:
+        """Sum of the squares of what each arm's decisions earned."""
+        squares = self._column("reward_sq")
+        if self.question.is_once:
+            return squares
+        # The counts have the squares of single rewards; those of whole decisions are in the log.
+        rows = [self.total.arms.get(arm) for arm in self.arms]
+        known = [row.moment(0, 0) if row else 0.0 for row in rows]
+        logged = np.array([row.moment(2, 0) if row else 0.0 for row in rows])
+        scaled = logged * self.pulls / np.maximum(known, 1.0)
+        return np.where(np.array(known) > 0.0, scaled, squares)
+
+    def _column(self, name: str) -> FloatArray:
+        return np.array([float(getattr(self._stats(arm), name)) for arm in self.arms])
+
+    def _stats(self, arm: str) -> ArmStats:
+        return self.stats.get(arm) or ArmStats()
+
+    @cached_property
+    def total(self) -> Span:
+        """The whole log as one span."""
+        return self.digest.total()
+
+    @cached_property
+    def visitors(self) -> int:
+        """All decisions that are counted."""
+        return int(self.pulls.sum())
+
+    @cached_property
+    def is_binary(self) -> bool:
+        """True if each decision earned 0 or 1."""
+        stats = map(self._stats, self.arms)
+        return self.question.is_once and all(
+            each.reward == each.reward_sq and 0.0 <= each.reward <= each.pulls for each in stats
+        )
+
+    @cached_property
+    def spread(self) -> float:
+        """Variance of all arms' rewards per pull; 0 where all are equal or nothing is known."""
+        if not self.visitors:
+            return 0.0
+        mean = float(self.reward.sum()) / self.visitors
+        square = float(self.reward_sq.sum()) / self.visitors
+        spread = square - mean * mean
+        return spread if spread > 1e-12 * max(mean * mean, square) else 0.0
+
+    def posterior(
+        self, pulls: FloatArray, reward: FloatArray, reward_sq: FloatArray
+    ) -> Posterior | None:
+        """Return what is believed after such counts; ``None`` where they say nothing.
+
+        :param pulls: of any shape whose last axis is arms
+        """
+        if self.is_binary:
+            return BetaPosterior(pulls, np.clip(reward, 0.0, pulls), self.question.prior)
+        if not self.spread or pulls.size == 0 or pulls.min() < FEWEST_PULLS:
+            return None
+        return StudentPosterior(pulls, reward, reward_sq, self.spread)
+
+    @cached_property
+    def sequence(self) -> Sequence | None:
+        """The sums of the logged probabilities, where these were never too small."""
+        arms, spans = self.question.arms, mature(self.digest.spans, self.question.window)
+        if self.question.winner is not None:
+            # The others have no probability since a winner was declared: the log until then.
+            spans = list(takewhile(lambda span: is_offered(span, arms), spans))
+        if not self.total.vectors or not all(is_offered(span, arms) for span in spans):
+            return None
+        if self.is_binary and self.total.known < LOGGED_SHARE * self.visitors:
+            return None
+        return sequence(spans, arms)
+
+    @cached_property
+    def region(self) -> Region | None:
+        """The counts of the arms in play, where rewards are 0 or 1."""
+        if not self.is_binary:
+            return None
+        return Region(self.pulls[: self.played], self.reward[: self.played])
+
+    @property
+    def test(self) -> Sequence | Region | None:
+        """What decides: the sequence wherever it holds, else the region."""
+        return self.sequence or self.region
+
+    @property
+    def method(self) -> str:
+        """The word for it."""
+        return SEQUENCE if self.sequence else REGION if self.region else NOT_YET
+
+    @property
+    def obstacle(self) -> str:
+        """Why there is no test, and what to change."""
+        if not self.total.vectors:
+            return "the log has no probabilities, and rewards are not 0 or 1"
+        return (
+            f"an arm was less probable than {LEAST_CHANCE:g} at times, and rewards are not 0 or 1; "
+            f"set min_propensity={LEAST_CHANCE:g} and reset the bandit"
+        )

@@ -1,0 +1,44 @@
+"""Whether arms were shown as often as their logged probabilities say: sample-ratio mismatch.
+
+Pure; must not import Flask or a storage.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .digest import Ratio
+from .distributions import chi_squared_tail
+from .results import RatioCheck
+
+FEWEST = 5.0
+"""Least variance of an arm's count; with less, chi-squared is no good guess."""
+
+
+def check_ratio(ratio: Ratio) -> RatioCheck | None:
+    """Hold what was shown against the sums of the probabilities that were logged.
+
+    D = sum of (1[A = a] - p_a) has the covariance V = sum of (diag p - p p'), also where the
+    policy changes them all the time, and D' V^-1 D is about chi-squared. One arm is left out, since
+    the others tell its count, and so are arms of which too few were expected.
+
+    :return: ``None`` where no decision has its probabilities
+    """
+    arms = sorted(ratio.expected)
+    if not arms:
+        return None
+    shown = {arm: ratio.shown.get(arm, 0) for arm in arms}
+    expected = {arm: ratio.expected[arm] for arm in arms}
+    covariance = np.diag([expected[arm] for arm in arms])
+    for i, one in enumerate(arms):
+        for j, other in enumerate(arms):
+            covariance[i, j] -= ratio.products.get(min((one, other), (other, one)), 0.0)
+    kept = [i for i in range(len(arms)) if covariance[i, i] >= FEWEST]
+    if len(kept) == len(arms):
+        kept.remove(max(kept, key=lambda i: expected[arms[i]]))
+    if not kept:
+        return RatioCheck(expected, shown, 0.0, 0, None)
+    off = np.array([shown[arms[i]] - expected[arms[i]] for i in kept])
+    statistic = float(off @ np.linalg.pinv(covariance[np.ix_(kept, kept)]) @ off)
+    tail = chi_squared_tail(len(kept), statistic)
+    return RatioCheck(expected, shown, statistic, len(kept), tail)

@@ -1,0 +1,202 @@
+"""What the dashboard can do to a bandit: which actions it offers, what a form asks for, the audit.
+
+When something can be done is told by :mod:`flask_bandit.control`, and :mod:`flask_bandit.web.actions`
+does it. Knows nothing of Flask-Admin.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...control import ACTIONS, DECLARED, Control
+from ...errors import LifecycleError
+from ..actions import WITHOUT_CODE, Action, Outcome
+from ..reports import BanditReport, moment
+from ..state import AppState
+
+WEIGHT, OFF = "weight:", "off:"
+"""How the names of a form's fields begin that an arm's id follows."""
+
+audit = logging.getLogger("flask_bandit.audit")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """Something that can be done.
+
+    :param title: what a button says
+    :param meaning: what it does
+    :param is_final: it cannot be undone
+    """
+
+    action: str
+    title: str
+    meaning: str
+    is_final: bool = False
+
+
+OFFERS = {
+    offer.action: offer
+    for offer in (
+        Offer(
+            "pause",
+            "Pause",
+            "Everybody gets the control and nothing is counted, until you resume it.",
+        ),
+        Offer("resume", "Resume", "It goes on as it was before the pause."),
+        Offer(
+            "declare",
+            "Declare a winner",
+            "Everybody gets the arm that you choose, and nothing is counted any more. You can"
+            " reopen it later.",
+        ),
+        Offer(
+            "weights",
+            "Weigh arms",
+            "A weight is a factor on what the policy gives an arm: with 2 it gets twice as much"
+            " against the others, with 0 no new visitor gets it and who has it keeps it. An arm"
+            " that is off is given to nobody, and who has it gets another. Counts stay.",
+        ),
+        Offer(
+            "close",
+            "Close",
+            "No new visitors are taken in: they get the control, uncounted. Who has an arm keeps"
+            " it and is counted.",
+        ),
+        Offer("reopen", "Reopen", "It runs again, with the counts that there are."),
+        Offer(
+            "archive",
+            "Archive",
+            "It is put away: everybody gets the winner, or the control, and no list has it. You"
+            " can reopen it later.",
+        ),
+        Offer(
+            "reset",
+            "Reset",
+            "It starts again at zero, as the next version, and all visitors are drawn again. The"
+            " counts of this version can still be looked at. This cannot be undone.",
+            is_final=True,
+        ),
+    )
+}
+"""The actions in the order in which they are offered."""
+
+
+def offered(report: BanditReport) -> tuple[Offer, ...]:
+    """Return what can be done to a bandit in its present state and would change something."""
+    if not report.is_current:
+        return ()
+    return tuple(offer for offer in OFFERS.values() if _makes_sense(report, offer.action))
+
+
+def _makes_sense(report: BanditReport, action: str) -> bool:
+    if not report.in_code and action not in WITHOUT_CODE:
+        return False
+    control = Control(report.state, report.version, report.winner)
+    if action in ("declare", "weights") and len(arms_of(report)) < 2:
+        return False
+    try:
+        changed = ACTIONS[action](control, arms_of(report), *_sample(report, action))
+    except LifecycleError:
+        return False
+    return action == "weights" or changed != control
+
+
+def _sample(report: BanditReport, action: str) -> tuple[Any, ...]:
+    """Return what an action could be about, to try whether it is possible at all."""
+    subject = sample(report, action)
+    return () if subject is None else (subject,)
+
+
+def sample(report: BanditReport, action: str) -> Any:
+    """Return an arm that could be declared, weights that change nothing, or ``None``."""
+    if action == "declare":
+        arms = arms_of(report)
+        return next((arm for arm in arms if arm != report.winner), arms[0] if arms else "")
+    return {} if action == "weights" else None
+
+
+def arms_of(report: BanditReport) -> tuple[str, ...]:
+    """Return the arms that the code has."""
+    return tuple(each.arm for each in report.arms if each.in_code)
+
+
+def subject_of(report: BanditReport, action: str, form: Mapping[str, str]) -> Any:
+    """Return what a form says that an action is about.
+
+    :raises ValueError: nothing was chosen, or it is no number; the message says what to do
+    """
+    if action == "declare":
+        if not form.get("arm"):
+            raise ValueError("choose the arm that everybody shall get")
+        return form["arm"]
+    return _weights(report, form) if action == "weights" else None
+
+
+def _weights(report: BanditReport, form: Mapping[str, str]) -> dict[str, float | None]:
+    """Return the weights that are not as they are: what others changed meanwhile stays."""
+    asked: dict[str, float | None] = {}
+    for each in report.arms:
+        if OFF + each.arm in form:
+            asked[each.arm] = None
+        elif WEIGHT + each.arm in form:
+            asked[each.arm] = _weight(each.arm, form[WEIGHT + each.arm])
+    present = {each.arm: each.weight for each in report.arms}
+    changed = {arm: weight for arm, weight in asked.items() if weight != present[arm]}
+    if not changed:
+        raise ValueError("the weights are like this already; change one, or go back")
+    return changed
+
+
+def _weight(arm: str, text: str) -> float:
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = math.nan
+    if not math.isfinite(weight):
+        raise ValueError(f"the weight of {arm!r} is {text!r}; write a number such as 0.5 or 2")
+    return weight
+
+
+def perform(state: AppState, name: str, action: str, subject: Any, by: str) -> Outcome:
+    """Do something to a bandit for all workers, and leave a line in the audit log.
+
+    :param by: who does it
+    :raises UnknownBanditError: there is no such bandit
+    :raises LifecycleError: not in its present state
+    :raises StorageError: the storage is down
+    """
+    try:
+        outcome = Action(state, [name], action, subject, by).do(name)
+    except Exception as error:
+        note(by, action, name, subject, f"failed: {error}")
+        raise
+    note(by, action, name, subject, "done" if outcome.changed else "nothing to change")
+    return outcome
+
+
+def note(by: str, action: str, name: str, subject: Any, result: str) -> None:
+    """Leave a line in the audit log: when, who, what, and what came of it."""
+    about = "" if subject is None else f" {subject!r}"
+    # As repr, so that no name of a bandit or an arm makes a second line.
+    audit.info("%s %s: %s%s of %r: %s", moment(time.time()), by, action, about, name, result)
+
+
+def sentence(outcome: Outcome, action: str) -> str:
+    """Return what an action did, and when visitors see it."""
+    state = outcome.state
+    if state == DECLARED:
+        state = f"declared, with {outcome.winner!r} as the winner"
+    if not outcome.changed:
+        return f"{outcome.name} is {state} already; nothing was changed."
+    if action == "reset":
+        state = f"{state} as version {outcome.version}, from zero"
+    ttl = outcome.followed_within
+    followed = f"within {ttl:g} s" if ttl else "at once"
+    return f"{outcome.name} is {state}: {outcome.visitors}. All workers follow {followed}."
+
