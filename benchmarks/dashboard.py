@@ -29,12 +29,11 @@ SIZES = (10_000, 100_000, 1_000_000)
 DAYS = 30.0
 BATCHES = 2_000
 ROOT = "/admin/bandits/"
-NAME = "color_btn"
 PAGES = {
     "all bandits": ROOT,
-    "one bandit": f"{ROOT}{NAME}",
-    "refreshed": f"{ROOT}{NAME}/live",
-    "its log": f"{ROOT}{NAME}/log",
+    "one bandit": f"{ROOT}bandit?name=color_btn",
+    "refreshed": f"{ROOT}live?name=color_btn",
+    "its log": f"{ROOT}log?name=color_btn",
 }
 
 

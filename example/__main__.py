@@ -48,11 +48,14 @@ def announce(args: argparse.Namespace, server: str) -> None:
     shop = f"http://{HOST}:{args.port}"
     url = "" if args.port == 5000 else f" --url {shop}"
     port = "" if args.port == 5000 else f" --port {args.port}"
+    has_dashboard = find_spec("flask_admin") is not None
+    dashboard = f"  The dashboard:       {shop}/admin/bandits/\n" if has_dashboard else ""
     python = min(sys.executable, os.path.relpath(sys.executable), key=len)
     toolbar = "" if args.debug else f"  With the toolbar:    {python} -m example --debug{port}\n"
     print(
         f"\n  The shop is open:    {shop}/\n"
         f"  How it is going:     {shop}/results\n"
+        f"{dashboard}"
         f"  Send it visitors:    {python} -m example.visitors{url}\n"
         f"{toolbar}"
         f"  Counts are kept in:  {args.storage_uri}\n"

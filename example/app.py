@@ -110,6 +110,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     add_views(app)
     add_sign_in(app)
     add_results(app)
+    add_dashboard(app)
     if app.debug:
         add_toolbar(app)
     else:
@@ -193,6 +194,30 @@ def add_results(app: Flask) -> None:
         # Only pages that show counts get here: the shop goes on without its storage.
         app.logger.error("the counts cannot be shown: %s", error)
         return render_template("away.html"), 503
+
+
+def add_dashboard(app: Flask) -> None:
+    """Add the dashboard, if what it needs is installed, for whoever sits at this computer."""
+    app.jinja_env.globals["has_dashboard"] = find_spec("flask_admin") is not None
+    if find_spec("flask_admin") is None:
+        return
+    from flask_admin import Admin
+
+    from flask_bandit.web.admin import BanditAdmin
+
+    # The shop has no passwords. Elsewhere it might be access=lambda: current_user.is_admin.
+    admin = Admin(app, name="The shop", url="/admin")
+    admin.add_view(BanditAdmin(access=is_at_this_computer, who=person))
+
+
+def is_at_this_computer() -> bool:
+    """Return whether a request comes from the computer that the shop runs on."""
+    return request.remote_addr in ("127.0.0.1", "::1")
+
+
+def person() -> str:
+    """Return who changes a bandit on the dashboard, for the history."""
+    return signed_in() or "somebody at this computer"
 
 
 def read_goals(name: str) -> dict[str, dict[str, ArmStats]]:

@@ -29,7 +29,7 @@ from .algorithms import (
 )
 from .algorithms.base import plain_propensities, with_floor
 from .counting import learned_sums
-from .drawing import DrawTable, burnt_in, floored, weighted
+from .drawing import BURN_IN, FLOOR, POLICY, WEIGHTS, DrawTable, burnt_in, floored, weighted
 from .errors import ConfigurationError, UnknownArmError
 from .model import Arm, ArmCounts, ArmStats, Decision, FloatArray, Stats, StatsDelta, add_counts
 from .options import BanditOptions, Options, is_clean
@@ -217,7 +217,7 @@ class Bandit:
     ) -> DrawTable:
         """Return the probabilities that follow from stored sums, ready to draw from.
 
-        In this order: eligible arms, policy, weights, burn-in, floor.
+        In this order: eligible arms, policy, weights, burn-in, floor; the table's ``stages`` tell.
 
         :param drawing: eligible arm -> weight; all arms with equal weights if left out
         :param now: seconds since the epoch, for bandits with a half-life
@@ -229,14 +229,15 @@ class Bandit:
     ) -> DrawTable:
         arms, options = self.arm_ids if drawing is None else tuple(drawing), self.options
         values = self._policy_values(arms, learned)
+        stages = {POLICY: values}
         if drawing is not None:
-            values = weighted(values, drawing.values())
+            values = stages[WEIGHTS] = weighted(values, drawing.values())
         if options.burn_in:
             pulls = [counts.get(arm, _NO_SUMS).get("pulls", 0) for arm in arms]
-            values = burnt_in(values, pulls, options.burn_in)
+            values = stages[BURN_IN] = burnt_in(values, pulls, options.burn_in)
         if not self._has_own:
-            values = floored(values, options.share(len(arms)))
-        return DrawTable.of(arms, values)
+            values = stages[FLOOR] = floored(values, options.share(len(arms)))
+        return DrawTable.of(arms, values, stages)
 
     def _policy_values(self, arms: tuple[str, ...], sums: ArmCounts) -> Sequence[float]:
         """Return the policy's probabilities, or those of a subclass that has its own."""

@@ -7,23 +7,38 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
+from types import MappingProxyType
+from typing import NamedTuple
+
+POLICY, WEIGHTS, BURN_IN, FLOOR = "policy", "weights", "burn-in", "floor"
+"""What makes probabilities of others, in this order."""
+_NO_STAGES: Mapping[str, Sequence[float]] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class DrawTable:
-    """A probability vector, ready to draw from in O(log arms)."""
+class DrawTable(NamedTuple):
+    """A probability vector, ready to draw from in O(log arms).
+
+    :param stages: what made it -> the probabilities after that, in the order of ``arms``; empty
+        where no policy was asked
+    """
 
     arms: tuple[str, ...]
     propensities: Mapping[str, float]
     cumulative: tuple[float, ...]
+    stages: Mapping[str, Sequence[float]] = _NO_STAGES
 
     @classmethod
-    def of(cls, arms: tuple[str, ...], probabilities: Iterable[float]) -> DrawTable:
+    def of(
+        cls,
+        arms: tuple[str, ...],
+        probabilities: Iterable[float],
+        stages: Mapping[str, Sequence[float]] = _NO_STAGES,
+    ) -> DrawTable:
         """Line up arms with their probabilities."""
         values = tuple(probabilities)
-        return cls(arms, dict(zip(arms, values, strict=True)), tuple(accumulate(values)))
+        propensities = dict(zip(arms, values, strict=True))
+        return cls(arms, propensities, tuple(accumulate(values)), stages)
 
     @classmethod
     def certain(cls, arms: tuple[str, ...], arm: str) -> DrawTable:
@@ -35,6 +50,12 @@ class DrawTable:
         # Scaled by the total, since a sum of floats may miss 1 by a rounding.
         place = bisect_right(self.cumulative, uniform * self.cumulative[-1])
         return self.arms[min(place, len(self.arms) - 1)]
+
+    def interval(self, arm: str) -> tuple[float, float]:
+        """Return from where to below where a uniform number draws an arm."""
+        place, total = self.arms.index(arm), self.cumulative[-1]
+        start = self.cumulative[place - 1] / total if place else 0.0
+        return start, self.cumulative[place] / total
 
 
 def weighted(values: Sequence[float], weights: Iterable[float]) -> list[float]:

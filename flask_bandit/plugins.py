@@ -44,6 +44,10 @@ _EXTRAS = {
     "transaction": "zodb",
     "crawleruseragents": "bots",
     "limits": "limits",
+    "scipy": "analysis",
+    "babel": "admin",
+    "flask_admin": "admin",
+    "pygal": "admin",
 }
 """The extra that brings a package."""
 _SCHEME_EXTRAS = {"postgresql": "postgres"}

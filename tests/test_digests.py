@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,29 @@ def test_what_was_pruned_stays_in_it(site: Site, clock: Clock) -> None:
     assert site.sums() == (11, 0)
 
 
+def test_what_was_pruned_in_part_stays_in_it(site: Site, clock: Clock) -> None:
+    late = site.visit(10)[0]
+    clock.now += 0.5
+    site.visit(5)
+    clock.now += HOUR / 2
+    assert site.sums() == (15, 0)
+    assert site.storage.prune(START + 0.25) == 10
+    site.reward(late)
+    clock.now += HOUR
+    assert site.sums() == (15, 0)
+
+
+def test_spans_never_overlap_whatever_their_length(site: Site, clock: Clock) -> None:
+    for pause in (1.0, 101.0, 10 * HOUR, 3.0, 200 * HOUR, 61.0, 61.0, 5 * HOUR):
+        for _ in range(20):
+            clock.now += pause / 20
+            site.visit(2)
+        assert site.sums() == site_counts(site)
+    spans = site.stored().spans
+    assert all(one.end <= other.start for one, other in pairwise(spans))
+    assert {span.end - span.start for span in spans} > {1.0}
+
+
 def test_each_version_has_its_own_and_reads_no_other(site: Site, clock: Clock) -> None:
     assert isinstance(site.storage, Watched)
     site.visit(20)
@@ -263,8 +287,9 @@ def test_with_a_window_a_span_matures_when_the_windows_are_over(clock: Clock) ->
     site = Site(reward_window=2 * HOUR)
     early, late = site.visit(2)
     clock.now += HOUR
-    site.read()
     site.reward(early)
+    clock.now = START + 1.9 * HOUR
+    site.read()
     clock.now = START + 3 * HOUR
     site.reward(late)
     total = site.read().digest.total()
@@ -282,6 +307,19 @@ def test_a_decision_that_is_stored_late_is_of_that_moment(site: Site, clock: Clo
     assert site.sums() == (1, 0)
     assert site.engine.commit([decision], [], site.engine.attempt()) is not None
     assert site.sums() == (2, 0)
+
+
+def test_a_decision_that_is_under_way_while_others_are_read_is_not_missed(
+    site: Site, clock: Clock
+) -> None:
+    decision = Decision("slow", "btn", 1, "red", {"green": 0.5, "red": 0.5}, "p", START)
+    clock.now += LATE_DECISION / 2
+    site.visit(MANY)
+    assert site.sums() == (MANY, 0)
+    clock.now += LATE_DECISION / 2
+    assert site.engine.commit([decision], [], site.engine.attempt()) is not None
+    clock.now += 100.0
+    assert site.sums() == (MANY + 1, 0)
 
 
 def test_what_is_stored_and_makes_no_sense_is_made_anew(site: Site, clock: Clock) -> None:

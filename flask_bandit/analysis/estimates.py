@@ -10,28 +10,36 @@ import numpy as np
 from .evidence import Evidence
 from .regions import Region
 from .results import REGION, SEQUENCE, Contrast, Interval
-from .sequences import FEWEST_REWARDS, Sequence, boundary
+from .sequences import FEWEST_REWARDS, Sequence
 
 
 def gained(evidence: Evidence) -> tuple[Interval | None, str]:
     """Return the reward beyond that of an equal split, or else why it is not known.
 
-    Its expectation, given the decisions: by the sequence, that of the decisions in the log that can
-    earn nothing more.
+    Its expectation, given the decisions. Without weights, and so also for rates that change,
+    where no arm was ever less probable than :data:`~.sequences.LEAST_CHANCE`; that is the gain of
+    the decisions in the log that can earn nothing more. Otherwise for steady rates, of all
+    decisions: from the differences between arms, or from the region.
     """
-    arms = evidence.question.arms
+    question = evidence.question
     if not evidence.visitors:
         return None, "No visitors yet."
-    if len(arms) < 2:
+    if len(question.arms) < 2:
         return None, "There is nothing to split between fewer than two arms."
     if not evidence.test:
         return None, f"Not estimable: {evidence.obstacle}."
     poor = lacking(evidence)
     if poor:
         return None, f"Not estimable yet: {poor}."
-    if evidence.sequence:
-        return _gained_by_sequence(evidence.sequence, evidence), ""
-    return _gained_by_region(evidence), ""
+    found = evidence.sequence
+    if found is None:
+        return _gained_by_region(evidence), ""
+    if found.is_floored:
+        estimate, reach = found.gained(question.alpha)
+    else:
+        estimate, reach = _gained_by_pairs(found, evidence)
+    low, high = estimate - reach, estimate + reach
+    return Interval(estimate, low, high, question.confidence, SEQUENCE), ""
 
 
 def lacking(evidence: Evidence) -> str:
@@ -47,11 +55,19 @@ def lacking(evidence: Evidence) -> str:
     return "" if evidence.pulls[none] else f"{arms[none]} has no visitors"
 
 
-def _gained_by_sequence(found: Sequence, evidence: Evidence) -> Interval:
-    question = evidence.question
-    reach = float(boundary(found.gain_sq, found.rho, question.alpha))
-    low, high = found.gain - reach, found.gain + reach
-    return Interval(found.gain, low, high, question.confidence, SEQUENCE)
+def _gained_by_pairs(found: Sequence, evidence: Evidence) -> tuple[float, float]:
+    """Return the gain and how far off it may be, from differences that all hold together.
+
+    An arm that has more visitors than an equal split gives it took them from the others.
+    """
+    k = evidence.played
+    pulls = evidence.pulls[:k]
+    moved = pulls - pulls.sum() / k
+    most = int(pulls.argmax())
+    alpha = evidence.question.alpha * 2.0 / (k * (k - 1))
+    pairs = [(moved[i], *found.difference(i, most, alpha)) for i in range(k) if i != most]
+    estimate = sum(count * difference for count, difference, _ in pairs)
+    return float(estimate), float(sum(abs(count) * reach for count, _, reach in pairs))
 
 
 def _gained_by_region(evidence: Evidence) -> Interval:

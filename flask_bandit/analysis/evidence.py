@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from .posteriors import BetaPosterior, Posterior, StudentPosterior
 from .reading import Question
 from .regions import Region
 from .results import NOT_YET, REGION, SEQUENCE
-from .sequences import LEAST_CHANCE, Sequence, is_offered, mature, sequence
+from .sequences import Sequence, mature, sequence
 
 LOGGED_SHARE = 0.9
 """With less of the pulls in the log, the counts tell more of 0/1 rewards than the log does."""
@@ -121,16 +120,12 @@ class Evidence:
 
     @cached_property
     def sequence(self) -> Sequence | None:
-        """The sums of the logged probabilities, where these were never too small."""
-        arms, spans = self.question.arms, mature(self.digest.spans, self.question.window)
-        if self.question.winner is not None:
-            # The others have no probability since a winner was declared: the log until then.
-            spans = list(takewhile(lambda span: is_offered(span, arms), spans))
-        if not self.total.vectors or not all(is_offered(span, arms) for span in spans):
-            return None
+        """What the logged probabilities tell, where the log has most of the decisions."""
         if self.is_binary and self.total.known < LOGGED_SHARE * self.visitors:
             return None
-        return sequence(spans, arms)
+        if not self.total.vectors or self.played < 2:
+            return None
+        return sequence(mature(self.digest.spans, self.question.window), self.question.arms)
 
     @cached_property
     def region(self) -> Region | None:
@@ -154,7 +149,4 @@ class Evidence:
         """Why there is no test, and what to change."""
         if not self.total.vectors:
             return "the log has no probabilities, and rewards are not 0 or 1"
-        return (
-            f"an arm was less probable than {LEAST_CHANCE:g} at times, and rewards are not 0 or 1; "
-            f"set min_propensity={LEAST_CHANCE:g} and reset the bandit"
-        )
+        return "no visitors yet who could get either of two arms"

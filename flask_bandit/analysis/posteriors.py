@@ -15,7 +15,7 @@ from ..model import FloatArray, Stats
 from .distributions import beta_cdf, beta_quantile, student_cdf, student_quantile
 
 _CHANCES = np.concatenate(
-    ([1e-8, 1e-6, 1e-4, 1e-3], np.linspace(0.005, 0.995, 40), [0.999, 0.9999, 1 - 1e-6, 1 - 1e-8])
+    ([1e-8, 1e-6, 1e-4, 1e-3], np.linspace(0.005, 0.995, 28), [0.999, 0.9999, 1 - 1e-6, 1 - 1e-8])
 )[:, None]
 """Quantiles of each arm that make the grid of the integrals; they are exact to about 1e-3."""
 

@@ -6,6 +6,7 @@ What can be done to a bandit, and when, is told by :mod:`flask_bandit.control`.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, TypeAlias
@@ -18,8 +19,10 @@ from ..storage import MemoryBanditStorage
 from ..storage.base import BanditStorage
 from .actions import Action, Outcome
 from .cli_data import opened_storage, progress_bar
+from .cli_leaderboard import plain
 from .cli_show import list_lines, show_lines
-from .reports import Stored, report, summarise
+from .pages import read_page
+from .reports import Stored, summarise
 from .state import app_state
 
 Question: TypeAlias = Callable[[str, Control, str], str]
@@ -78,14 +81,20 @@ def list_(with_archived: bool, as_json: bool) -> None:
 @json_option
 @with_appcontext
 def show(name: str, version: int | None, as_json: bool) -> None:
-    """Show all about a bandit: its state, its arms, goals and holdout, and what was not counted."""
+    """Show all about a bandit: its state, the verdict, the leaderboard, goals and holdout.
+
+    What was not counted, and what was done to it, too.
+    """
     with opened_storage() as storage:
         note_memory(storage)
-        found = report(Stored.read(app_state().bandits, storage), name, version)
+        found = read_page(app_state(), name, version, most=None)
     if as_json:
-        print_json(found)
-    else:
-        click.echo("\n".join(show_lines(found)))
+        print_json({**asdict(found.report), "results": plain(found.results)})
+        return
+    encoding = sys.stdout.encoding or "utf-8"
+    lines = show_lines(found, is_plain="utf" not in encoding.lower())
+    # Names may hold what the terminal does not have.
+    click.echo("\n".join(lines).encode(encoding, "replace").decode(encoding))
 
 
 def _sentence(outcome: Outcome, action: str) -> str:

@@ -6,6 +6,9 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ..analysis.results import ArmResult
+from .cli_leaderboard import bars, chance, gain, mismatch, ranked
+from .pages import BanditPage
 from .reports import ArmReport, BanditReport, HoldoutReport, Summary, Sums
 
 WIDTH = 80
@@ -53,11 +56,19 @@ def list_lines(summaries: Iterable[Summary]) -> Iterator[str]:
     yield from _table(rows, flexible=(0, 1, 4, 5), right=(2, 3))
 
 
-def show_lines(report: BanditReport) -> Iterator[str]:
-    """Yield everything about one version of a bandit."""
+def show_lines(page: BanditPage, *, is_plain: bool = False) -> Iterator[str]:
+    """Yield everything about one version of a bandit.
+
+    :param is_plain: draw in ASCII
+    """
+    report = page.report
     yield from _head(report)
     yield ""
-    yield from _arms(report)
+    if page.results is not None:
+        yield from _filled("", page.results.verdict.sentence)
+        yield ""
+    yield from _arms(page)
+    yield from _statistics(page, is_plain)
     yield from _goals(report)
     if report.holdout is not None:
         yield ""
@@ -93,17 +104,19 @@ def _head(report: BanditReport) -> Iterator[str]:
             yield from _filled(label, f"{len(report.history) - LATEST} before; --json has all")
 
 
-def _arms(report: BanditReport) -> Iterator[str]:
-    has_late = any(arm.sums.late for arm in report.arms) or bool(
-        report.options.get("reward_window")
-    )
-    heading = ["arm", "weight", "pulls", "rewards", "mean", "late", "now"]
-    rows = [_arm_row(arm) for arm in report.arms]
+def _arms(page: BanditPage) -> Iterator[str]:
+    report = page.report
+    heading = ["arm", "weight", "pulls", "rewards", "mean", "late", "P(best)", "now"]
+    rows = [_arm_row(arm, row) for arm, row in ranked(page)]
     if report.holdout is not None:
-        rows.append(["(holdout)", "", *_cells(report.holdout.sums), ""])
-    dropped = {"late"} if not has_late else set()
+        rows.append(["(holdout)", "", *_cells(report.holdout.sums), "", ""])
+    dropped = {"P(best)"} if page.results is None else set()
+    if not report.options.get("reward_window") and not any(arm.sums.late for arm in report.arms):
+        dropped.add("late")
+    if not report.is_current or all(arm.weight == 1.0 for arm in report.arms if arm.in_code):
+        dropped.add("weight")
     if not report.is_current:
-        dropped |= {"weight", "now"}
+        dropped.add("now")
     kept = [place for place, name in enumerate(heading) if name not in dropped]
     table = [[row[place] for place in kept] for row in (heading, *rows)]
     yield from _table(table, flexible=(0,), right=range(1, len(kept)))
@@ -112,10 +125,33 @@ def _arms(report: BanditReport) -> Iterator[str]:
         yield from _filled("not in the code: ", ", ".join(gone))
 
 
-def _arm_row(arm: ArmReport) -> list[str]:
+def _arm_row(arm: ArmReport, row: ArmResult | None) -> list[str]:
     weight = "off" if arm.weight is None else f"{arm.weight:g}"
+    best = "" if row is None or row.p_best is None else chance(row.p_best)
     now = "" if arm.probability is None else f"{arm.probability:.1%}"
-    return [arm.arm, weight if arm.in_code else "", *_cells(arm.sums), now if arm.in_code else ""]
+    in_code = [weight, now] if arm.in_code else ["", ""]
+    return [arm.arm, in_code[0], *_cells(arm.sums), best, in_code[1]]
+
+
+def _statistics(page: BanditPage, is_plain: bool) -> Iterator[str]:
+    """Yield how sure the means are, and what the bandit was good for."""
+    results = page.results
+    if results is None:
+        yield ""
+        why = page.why_no_results
+        yield from _filled("", f"{why[:1].upper()}{why[1:]}")
+        return
+    heading, rows = bars(results, is_plain)
+    if rows:
+        yield ""
+        yield from _filled("", heading)
+        yield from _table(rows, flexible=(0,), right=())
+    if results.verdict.state != "empty":
+        yield ""
+        yield from _filled("", gain(results))
+    if words := mismatch(results.ratio):
+        yield ""
+        yield from _filled("", words)
 
 
 def _cells(sums: Sums) -> list[str]:

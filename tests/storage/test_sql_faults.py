@@ -129,9 +129,9 @@ def test_a_deadlock_is_tried_again(
         admin.execute(f"ALTER DATABASE {name} SET deadlock_timeout = '500ms'".encode())
     storage.commit(decisions(decision("first")))
     codes: list[str] = []
-    assert storage._links is not None
+    assert storage._calls.links is not None
     event.listen(
-        storage._links.engine,
+        storage._calls.links.engine,
         "handle_error",
         lambda context: codes.append(context.original_exception.sqlstate),
     )

@@ -75,8 +75,8 @@ def test_log_of_some_time_uses_the_index(storage: SQLBanditStorage, engine: Engi
     fill(storage, 20_000)
     run(engine, "ANALYZE")
     statements: list[tuple[str, Any]] = []
-    assert storage._links is not None
-    own = storage._links.engine
+    assert storage._calls.links is not None
+    own = storage._calls.links.engine
 
     def note(connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
         statements.append((statement, parameters))
@@ -204,7 +204,7 @@ def test_somebody_writes_between_reading_and_writing(
     storage.upgrade()
     if expected is not None:
         storage.write_control(BANDIT, expected, None)
-    assert storage._links is not None
+    assert storage._calls.links is not None
     done: list[int] = []
 
     def interrupt(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
@@ -218,7 +218,7 @@ def test_somebody_writes_between_reading_and_writing(
                 else f"UPDATE bandit_control SET state = {seven}",
             )
 
-    event.listen(storage._links.engine, "before_cursor_execute", interrupt)
+    event.listen(storage._calls.links.engine, "before_cursor_execute", interrupt)
     assert storage.write_control(BANDIT, {"n": 2}, expected, PATIENCE) is False
     assert done
     assert storage.read_control() == {BANDIT: {"n": 7}}
@@ -226,7 +226,7 @@ def test_somebody_writes_between_reading_and_writing(
 
 def kill_after_swap(storage: SQLBanditStorage, engine: Engine, table: str) -> list[Any]:
     """End the connection when it has changed a table, once; return whether that was done."""
-    assert storage._links is not None
+    assert storage._calls.links is not None
     killed: list[Any] = []
 
     def kill(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
@@ -235,7 +235,7 @@ def kill_after_swap(storage: SQLBanditStorage, engine: Engine, table: str) -> li
             killed.append(run(engine, f"SELECT pg_terminate_backend({pid}, 60000)"))
             cursor.execute("SELECT 1")
 
-    event.listen(storage._links.engine, "after_cursor_execute", kill)
+    event.listen(storage._calls.links.engine, "after_cursor_execute", kill)
     return killed
 
 

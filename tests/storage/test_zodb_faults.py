@@ -27,6 +27,7 @@ from flask_bandit.errors import (
     StorageError,
     StorageTimeoutError,
 )
+from flask_bandit.model import BanditKey
 from flask_bandit.storage import Commit, ZODBBanditStorage, clean_commit
 from flask_bandit.storage.locks import ThreadLock
 from flask_bandit.storage.zodb import sessions
@@ -297,6 +298,7 @@ def test_nothing_of_ours_is_in_the_data(path: Path, storage: ZODBBanditStorage) 
     made = decision("1")
     storage.commit(Commit((pull(made),), (earn(reward(made)),)))
     storage.commit(Commit(rewards=(earn(reward(decision("later"))),)))
+    storage.write_digest(KEY, {"n": 1}, 0)
     storage.close()
     data = path.read_bytes()
     assert b"persistent.mapping" in data
@@ -430,6 +432,52 @@ def test_what_overlooks_the_other_conflicts(db: ZODB.DB, order: str) -> None:
     managers[1].abort()
     for connection in connections:
         connection.close()
+
+
+@pytest.mark.parametrize("revision", [0, 1])
+def test_two_who_write_a_summary_at_once_conflict(db: ZODB.DB, revision: int) -> None:
+    """Also if it is the first one that is stored at all."""
+    storage = ZODBBanditStorage(db)
+    storage.upgrade()
+    if revision:
+        storage.write_digest(KEY, {"n": 0}, 0)
+    managers = [transaction.TransactionManager() for _ in range(2)]
+    connections = [db.open(manager) for manager in managers]
+    for number, connection in enumerate(connections):
+        tables = Tables(connection.root()["flask_bandit"])
+        assert tables.write_digest(KEY, revision, '{"n": 1}', f"call {number}")
+    managers[0].commit()
+    with pytest.raises(ConflictError):
+        managers[1].commit()
+    managers[1].abort()
+    for connection in connections:
+        connection.close()
+    assert storage.read_digest(KEY) == (revision + 1, {"n": 1})
+    storage.close()
+
+
+def test_a_summary_that_is_sent_twice(
+    storage: ZODBBanditStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the answer was lost: the second one finds what the first one wrote."""
+    run = storage._transactions.run
+    monkeypatch.setattr(storage._transactions, "run", lambda *args: [run(*args), run(*args)][1])
+    for revision in range(2):
+        assert storage.write_digest(KEY, {"n": 1}, revision)
+        assert not storage.write_digest(KEY, {"n": 1}, revision)
+        assert storage.read_digest(KEY) == (revision + 1, {"n": 1})
+
+
+def test_a_summary_is_written_without_the_others(storage: ZODBBanditStorage, path: Path) -> None:
+    other = BanditKey("other", 1)
+    assert storage.write_digest(other, {"text": "x" * 300_000}, 0)
+    assert storage.write_digest(KEY, {"n": 0}, 0)
+    before = path.stat().st_size
+    for revision in range(1, 11):
+        assert storage.write_digest(KEY, {"n": revision}, revision)
+        storage.commit(decisions(decision(f"d{revision}")))
+    assert path.stat().st_size - before < 100_000
+    assert storage.read_digest(other) == (1, {"text": "x" * 300_000})
 
 
 def test_commits_for_different_decisions_do_not_conflict(db: ZODB.DB) -> None:

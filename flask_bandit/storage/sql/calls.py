@@ -13,10 +13,8 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from ...errors import ConfigurationError, StorageError, StorageTimeoutError
-from ..base import boolean_option
-from ..locks import deadline_of, remaining
-from . import migrate
+from ...errors import ConfigurationError, StorageTimeoutError
+from ..locks import remaining
 from .engines import cause, check_dialect, is_disconnect, is_retried, make_engine, translate
 from .forks import forks
 from .links import FORKING, Link, Links
@@ -28,21 +26,20 @@ _T = TypeVar("_T")
 
 
 class Calls:
-    """What an SQL storage is before it knows what to store: an engine, and tables that are there.
+    """An engine, and what is done on it; knows neither tables nor statements.
 
     :param engine: as of :class:`~flask_bandit.storage.SQLBanditStorage`
     :raises ConfigurationError: it cannot be used
     """
 
-    def __init__(self, engine: str | Engine | Callable[[], Engine], auto_migrate: bool) -> None:
-        self.auto_migrate = boolean_option("auto_migrate", auto_migrate)
+    def __init__(self, engine: str | Engine | Callable[[], Engine]) -> None:
         self._given = engine
-        self._links: Links | None = None
+        self.links: Links | None = None
+        """``None`` until an engine is known."""
         self._own = isinstance(engine, str)
-        self._has_tables = False
         self._pid = os.getpid()
         if isinstance(engine, str):
-            self._links = self._make_links(make_engine(engine))
+            self.links = self._make_links(make_engine(engine))
         elif not isinstance(engine, Engine) and not callable(engine):
             raise ConfigurationError(
                 f"SQLBanditStorage takes a URI, an engine or a function that returns one, not a"
@@ -50,20 +47,18 @@ class Calls:
             )
         forks.watch(self)
 
-    def _run(
-        self,
-        work: Callable[[Connection], _T],
-        timeout: float | None,
-        *,
-        upgrading: bool = False,
-    ) -> _T:
+    def close(self) -> None:
+        """Give back the connections; using it again opens new ones."""
+        if self.links is not None and self._pid == os.getpid():
+            self.links.clear()
+
+    def run(self, work: Callable[[Connection], _T], deadline: float | None) -> _T:
         """Do ``work`` on a connection, again where that is safe and helps, until the deadline.
 
-        Work is done completely or not at all, and may be done twice.
-
-        :param upgrading: the tables need not be there
+        :param work: is done completely or not at all, and may be done twice
+        :raises StorageTimeoutError: the database did not answer in time
+        :raises StorageError: the database failed
         """
-        deadline = deadline_of(timeout)
         links = self._resolve(deadline)
         tries = 0
         while True:
@@ -73,7 +68,7 @@ class Calls:
                 raise translate(error, links.engine, False) from cause(error, links.engine)
             try:
                 with link.until(deadline):
-                    self._prepare(link, deadline, upgrading)
+                    self._prepare(link, deadline)
                     result = work(link.connection)
                     self._restore(link)
             except BaseException as error:
@@ -102,9 +97,6 @@ class Calls:
             if is_retried(error) and tries < 1000 and remaining(deadline) != 0.0:
                 time.sleep(random.uniform(0.0, min(0.002 * tries, 0.05)))
                 return
-        if "bandit_" in str(getattr(error, "orig", "")):
-            # The tables may have been removed.
-            self._has_tables = False
         raise translate(error, links.engine, link.expired) from cause(error, links.engine)
 
     def _roll_back(self, link: Link, deadline: float | None) -> bool:
@@ -118,31 +110,20 @@ class Calls:
             return False
         return True
 
-    def _prepare(self, link: Link, deadline: float | None, upgrading: bool) -> None:
-        """Set what holds for this call only, and look after the tables at first use."""
+    def _prepare(self, link: Link, deadline: float | None) -> None:
+        """Set what holds for this call only."""
         connection = link.connection
-        if connection.dialect.name == "sqlite":
-            link.busy_timeout = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
-            left = remaining(deadline)
-            milliseconds = FOREVER if deadline is None else min(FOREVER, int(left * 1000))
-            connection.exec_driver_sql(f"PRAGMA busy_timeout = {milliseconds}")
-            if self._own and not link.used:
-                connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-                connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
-                # Where rows move to another page, a copy would stay that erasing cannot find.
-                connection.exec_driver_sql("PRAGMA secure_delete = ON")
-        if self._has_tables or upgrading:
+        if connection.dialect.name != "sqlite":
             return
-        version = migrate.stored_version(connection)
-        if version != migrate.VERSIONS[-1]:
-            if not self.auto_migrate:
-                raise StorageError(
-                    f"The bandits' tables are {'of version ' + version if version else 'missing'}"
-                    f" and shall be of version {migrate.VERSIONS[-1]}: run 'flask bandit db"
-                    " upgrade', or set auto_migrate to True."
-                )
-            migrate.migrate(connection, deadline)
-        self._has_tables = True
+        link.busy_timeout = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
+        left = remaining(deadline)
+        milliseconds = FOREVER if deadline is None else min(FOREVER, int(left * 1000))
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {milliseconds}")
+        if self._own and not link.used:
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+            connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
+            # Where rows move to another page, a copy would stay that erasing cannot find.
+            connection.exec_driver_sql("PRAGMA secure_delete = ON")
 
     def _restore(self, link: Link) -> None:
         """Undo what :meth:`_prepare` set on a connection of the app's."""
@@ -152,16 +133,16 @@ class Calls:
 
     def _resolve(self, deadline: float | None) -> Links:
         """Return the connections, of the engine that the app has by now."""
-        if self._links is None:
+        if self.links is None:
             engine = self._given if isinstance(self._given, Engine) else self._given()  # type: ignore[operator]
             if not forks.gate.acquire(timeout=remaining(deadline)):
                 raise StorageTimeoutError(FORKING)
             try:
-                if self._links is None:
-                    self._links = self._make_links(engine)
+                if self.links is None:
+                    self.links = self._make_links(engine)
             finally:
                 forks.gate.release()
-        return self._links
+        return self.links
 
     def _make_links(self, engine: Engine) -> Links:
         if not isinstance(engine, Engine):
@@ -172,10 +153,10 @@ class Calls:
         check_dialect(engine.dialect.name)
         links = Links(engine, self._own)
         if self._pid != os.getpid():
-            self._forget(links)
+            self.forget(links)
         return links
 
-    def _forget(self, links: Links) -> None:
+    def forget(self, links: Links) -> None:
         """Begin anew in a child."""
         links.forget(make_engine(self._given) if isinstance(self._given, str) else None)
         self._pid = os.getpid()

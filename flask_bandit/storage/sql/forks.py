@@ -25,16 +25,16 @@ class Forks:
         self._opened: weakref.WeakSet[Calls] = weakref.WeakSet()
         self._told: list[Links] = []
 
-    def watch(self, storage: Calls) -> None:
-        """Tell this storage too, as long as there is one."""
+    def watch(self, calls: Calls) -> None:
+        """Tell these too, as long as there are any."""
         with self.gate:
-            self._opened.add(storage)
+            self._opened.add(calls)
 
     def before(self) -> None:
         """Close what must not be open during a fork."""
         self.gate.acquire()
         deadline = time.monotonic() + FORK_PATIENCE
-        told = [storage._links for storage in list(self._opened) if storage._links is not None]
+        told = [calls.links for calls in list(self._opened) if calls.links is not None]
         # First those that may take a while: the others go on until then.
         self._told = sorted(told, key=lambda links: not links.waits_at_forks)
         for links in self._told:
@@ -52,9 +52,9 @@ class Forks:
         self.gate = threading.RLock()
         self._told = []
         migrate.reset_after_fork()
-        for storage in list(self._opened):
-            if storage._links is not None:
-                storage._forget(storage._links)
+        for calls in list(self._opened):
+            if calls.links is not None:
+                calls.forget(calls.links)
 
 
 forks = Forks()

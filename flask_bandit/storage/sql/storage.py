@@ -5,7 +5,6 @@ What a commit writes is in :mod:`.commits`; how a call gets its connection in :m
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeVar
@@ -15,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ...errors import ConfigurationError, StorageError
 from ...model import BanditKey, Counts, Decision, LogEntry
-from ..base import BanditStorage, Commit, CommitResult, ControlState, StoredDigest
+from ..base import BanditStorage, Commit, CommitResult, ControlState, StoredDigest, boolean_option
 from ..codec import clean_bandit, clean_commit, clean_key, control_text
 from ..digests import digest_text
 from ..locks import deadline_of, remaining
@@ -35,7 +34,7 @@ _COUNTS = text(
 )
 
 
-class SQLBanditStorage(Calls, BanditStorage):
+class SQLBanditStorage(BanditStorage):
     """Keeps counts and the log in PostgreSQL or SQLite, by SQLAlchemy.
 
     For sites on several machines, and for apps that have a database already. A commit of what is
@@ -54,10 +53,13 @@ class SQLBanditStorage(Calls, BanditStorage):
     def __init__(
         self, engine: str | Engine | Callable[[], Engine], *, auto_migrate: bool = True
     ) -> None:
-        super().__init__(engine, auto_migrate)
+        self.auto_migrate = boolean_option("auto_migrate", auto_migrate)
+        self._calls = Calls(engine)
+        self._has_tables = False
 
     def __repr__(self) -> str:
-        where = describe(self._links.engine) if self._links else "not connected yet"
+        links = self._calls.links
+        where = describe(links.engine) if links else "not connected yet"
         return f"<{type(self).__name__} {where}>"
 
     @classmethod
@@ -237,7 +239,7 @@ class SQLBanditStorage(Calls, BanditStorage):
 
         :raises StorageError: the database failed, or its tables were made by a later version
         """
-        done = self._run(lambda c: migrate.migrate(c, None), None, upgrading=True)
+        done = self._calls.run(lambda c: migrate.migrate(c, None), None)
         self._has_tables = True
         return done
 
@@ -260,15 +262,45 @@ class SQLBanditStorage(Calls, BanditStorage):
                 self._run(commits.rehearse, PROBE_SECONDS)
             except StorageError as error:
                 found.append(f"Commits cannot be stored. {error}")
-        return found + self._run(lax_settings, None, upgrading=True)
+        return found + self._calls.run(lax_settings, None)
 
     def close(self) -> None:
         """Give back the connections; using the storage again opens new ones."""
-        if self._links is not None and self._pid == os.getpid():
-            self._links.clear()
+        self._calls.close()
 
     def _read(self, work: Callable[[Connection], _T]) -> _T:
         return self._run(work, None)
+
+    def _run(self, work: Callable[[Connection], _T], timeout: float | None) -> _T:
+        """Do ``work`` on tables that are there; see :meth:`Calls.run`."""
+        deadline = deadline_of(timeout)
+
+        def complete(connection: Connection) -> _T:
+            self._require_tables(connection, deadline)
+            return work(connection)
+
+        try:
+            return self._calls.run(complete, deadline)
+        except StorageError as error:
+            if "bandit_" in str(error):
+                # The tables may have been removed.
+                self._has_tables = False
+            raise
+
+    def _require_tables(self, connection: Connection, deadline: float | None) -> None:
+        """Look after the tables at first use."""
+        if self._has_tables:
+            return
+        version = migrate.stored_version(connection)
+        if version != migrate.VERSIONS[-1]:
+            if not self.auto_migrate:
+                raise StorageError(
+                    f"The bandits' tables are {'of version ' + version if version else 'missing'}"
+                    f" and shall be of version {migrate.VERSIONS[-1]}: run 'flask bandit db"
+                    " upgrade', or set auto_migrate to True."
+                )
+            migrate.migrate(connection, deadline)
+        self._has_tables = True
 
 
 def _left(deadline: float | None) -> float | None:

@@ -22,7 +22,7 @@ PAGE = 50
 """Decisions on a page."""
 MOST_READ = 20_000
 """Decisions that are read for one page, of which a rare filter may want few."""
-MOST_AT_ONCE = 2_000
+MOST_AT_ONCE = 4_000
 """Decisions in one window of time; one with more is cut to its newest part."""
 FIRST_WINDOW, LONGEST_WINDOW = 3600.0, 1e9
 """Seconds. What is older than the longest is one window."""
@@ -104,7 +104,7 @@ def read_log_page(
         found += backwards.next(size + 1 - len(found))
         if len(found) > size:
             return LogPage(tuple(found[:size]), Position.of(found[size - 1]), None)
-        if backwards.read >= MOST_READ and backwards.has_more:
+        if backwards.has_read_enough and backwards.has_more:
             end = backwards.end
             return LogPage(tuple(found), Position(end, ""), end)
     return LogPage(tuple(found), None, None)
@@ -114,7 +114,6 @@ class _Backwards:
     """Reads one window of time after the other, each as long as the last one was sparse.
 
     :ivar end: what is older has not been read
-    :ivar read: how many decisions were read
     """
 
     def __init__(
@@ -124,31 +123,43 @@ class _Backwards:
         self._wanted = wanted
         self._before = before
         self._width = FIRST_WINDOW
+        self._crowded = math.inf
+        self._read = 0
         self._first = -math.inf if wanted.since is None else wanted.since
         self.end = math.inf if wanted.until is None else wanted.until
         if before is not None:
-            self.end = min(self.end, math.nextafter(before.at, math.inf))
-        self.read = 0
+            # Of those that were made at this very time, some may be on the next page.
+            end = math.nextafter(before.at, math.inf) if before.id else before.at
+            self.end = min(self.end, end)
+        self._begin = self.end
 
     @property
     def has_more(self) -> bool:
+        """True until the oldest decision has been read."""
         return self.end > self._first
+
+    @property
+    def has_read_enough(self) -> bool:
+        """True if more would take too long; never before there is some progress."""
+        return self._read >= MOST_READ and self.end < self._begin
 
     def next(self, count: int) -> list[LogEntry]:
         """Return the newest entries of the next window: up to ``count``, none if it was too long."""
         start = max(self._start(), self._first)
         is_one_moment = math.isinf(self.end) or math.nextafter(start, math.inf) >= self.end
         entries: Iterable[LogEntry] = self._entries(start, self.end)
-        before = self.read
+        before = self._read
         if not is_one_moment:
             entries = list(islice(entries, MOST_AT_ONCE + 1))
             if len(entries) > MOST_AT_ONCE:
                 self._width = min(self.end - start, LONGEST_WINDOW) / STEP
+                self._crowded = start
                 return []
         found = nlargest(count, filter(self._is_wanted, entries), key=Position.of)
-        if self.read - before < MOST_AT_ONCE / (STEP + 1):
-            self._width *= STEP
         self.end = start
+        # Not before the many that were found are behind: longer, it would be too long again.
+        if self.end <= self._crowded and self._read - before < MOST_AT_ONCE / (STEP + 1):
+            self._width *= STEP
         return found
 
     def _start(self) -> float:
@@ -164,7 +175,7 @@ class _Backwards:
         since = None if math.isinf(start) else start
         until = None if math.isinf(end) else end
         for entry in self._storage.iter_log(self._wanted.bandit, since=since, until=until):
-            self.read += 1
+            self._read += 1
             yield entry
 
     def _is_wanted(self, entry: LogEntry) -> bool:

@@ -162,6 +162,7 @@ class BanditAdmin(BaseView):  # type: ignore[misc]
             log=read_log_page(state.storage, LogFilter(found.name), size=LATEST),
             arms=[each.arm for each in found.arms],
             asked={},
+            is_first=True,
             files=files,
         )
 
