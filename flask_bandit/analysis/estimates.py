@@ -26,7 +26,7 @@ def gained(evidence: Evidence) -> tuple[Interval | None, str]:
         return None, "No visitors yet."
     if len(question.arms) < 2:
         return None, "There is nothing to split between fewer than two arms."
-    if not evidence.test:
+    if not evidence.test and not evidence.is_waiting:
         return None, f"Not estimable: {evidence.obstacle}."
     poor = lacking(evidence)
     if poor:
@@ -45,6 +45,8 @@ def gained(evidence: Evidence) -> tuple[Interval | None, str]:
 def lacking(evidence: Evidence) -> str:
     """Say which arm has too little for the test that is used; empty if none has."""
     arms, found = evidence.question.arms, evidence.sequence
+    if evidence.is_waiting:
+        return "no reward window is over"
     if found:
         poorest = int(found.rewards.argmin())
         count = int(found.rewards[poorest])

@@ -149,4 +149,10 @@ class Evidence:
         """Why there is no test, and what to change."""
         if not self.total.vectors:
             return "the log has no probabilities, and rewards are not 0 or 1"
-        return "no visitors yet who could get either of two arms"
+        return "two of the arms were never offered together; reset the bandit"
+
+    @property
+    def is_waiting(self) -> bool:
+        """True if there will be a test as soon as decisions can earn nothing more."""
+        has_mature = mature(self.digest.spans, self.question.window)
+        return self.test is None and bool(self.total.vectors) and not has_mature

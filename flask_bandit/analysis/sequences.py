@@ -88,7 +88,7 @@ class Sequence:
         return int(best[0]) if best.size else None
 
 
-def boundary(variance: FloatArray | float, rho: float, alpha: float) -> FloatArray:
+def boundary(variance: FloatArray | float, rho: FloatArray | float, alpha: float) -> FloatArray:
     """Return what a sum's error ever exceeds with a probability of about alpha.
 
     Two-sided normal mixture: Robbins 1970, "Statistical methods related to the law of the

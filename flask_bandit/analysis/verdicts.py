@@ -76,7 +76,7 @@ def _declared(evidence: Evidence, row: ArmResult | None, decided: str | None) ->
 def _undecided(evidence: Evidence, leader: ArmResult) -> Verdict:
     chance = leader.p_best
     leads = f"{leader.arm} leads" + (f" with {percent(chance)}" if chance is not None else "")
-    if not evidence.test:
+    if not evidence.test and not evidence.is_waiting:
         sentence = f"{leads}; no test holds: {evidence.obstacle}."
         return Verdict("untestable", sentence, leader.arm, chance, NOT_YET, None)
     poor, more, state = lacking(evidence), more_visitors(evidence), "undecided"

@@ -11,12 +11,14 @@ from flask_debugtoolbar.panels import DebugPanel
 from jinja2 import Environment, PackageLoader
 
 from ..control import Control
-from ..errors import BanditError
-from ..model import Counts
+from ..drawing import DrawTable
+from .cli_leaderboard import chance, ends, gain, interval_of, level, mismatch, ranked
 from .cli_show import not_counted
+from .pages import BanditPage, read_pages
 from .reports import BanditReport, Stored, report
 from .request import RequestState, current_request_state
 from .state import AppState, app_state
+from .why import Why, explain, tables_of_draws
 
 _HOW = {
     "decided": "drawn for this visitor now, and counted",
@@ -41,13 +43,15 @@ _HOW = {
     "forgotten": "the control: this request has erased the visitor",
     "control": "the control: the storage is down, or the response was on its way already",
 }
+_NOTHING = Why((), None)
 _templates = Environment(
     loader=PackageLoader("flask_bandit.web"), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
+_templates.filters.update(chance=chance, ends=ends, interval=interval_of, level=level)
 
 
 class BanditDebugPanel(DebugPanel):  # type: ignore[misc]
-    """Shows the cookie, the counts and what this request decided, remembered and rewarded.
+    """Shows the cookie, the leaderboards, and what this request decided and rewarded, and why.
 
     Name it in ``DEBUG_TB_PANELS`` as ``flask_bandit.web.debug_panels.BanditDebugPanel``.
     """
@@ -74,6 +78,7 @@ class BanditDebugPanel(DebugPanel):  # type: ignore[misc]
     def process_request(self, request: Request) -> None:
         """Start with nothing: a request that touches no bandit has no state."""
         self._current: RequestState | None = None
+        self._tables: dict[str, DrawTable] = {}
         self._raw = ""
 
     def process_response(self, request: Request, response: Response) -> None:
@@ -82,13 +87,15 @@ class BanditDebugPanel(DebugPanel):  # type: ignore[misc]
         self._raw = request.cookies.get(state.config.cookie_name, "")
         self._current = current_request_state(state, request_ctx.request)
         if self._current is not None:
+            self._tables = tables_of_draws(self._current)
             self._current.finish(response)
 
     def content(self) -> str:
         """Return the panel's HTML."""
         state = app_state()
-        stored, problem = _read(state)
         enabled = state.config.enabled
+        pages, problem = _read(state)
+        whys = {} if self._current is None else explain(self._current, self._tables)
         return _templates.get_template("debug_panel.html").render(
             app=current_app.name,
             cookie_name=state.config.cookie_name,
@@ -97,10 +104,10 @@ class BanditDebugPanel(DebugPanel):  # type: ignore[misc]
             enabled=enabled,
             subject=self._subject(state),
             storage=_storage_name(state) if enabled else "not opened",
-            is_down=enabled and (state.engine.is_storage_down or bool(problem)),
+            is_down=enabled and state.engine.is_storage_down,
             problem=problem,
             is_known=enabled and not problem,
-            bandits=[self._row(state, report(stored, name)) for name in state.bandits],
+            bandits=[self._part(state, page, whys) for page in pages],
         )
 
     @property
@@ -112,20 +119,25 @@ class BanditDebugPanel(DebugPanel):  # type: ignore[misc]
             return "not looked up: this request asked for no arm"
         return "no: an anonymous visitor" if self._current.subject is None else "yes: a known user"
 
-    def _row(self, state: AppState, found: BanditReport) -> dict[str, Any]:
-        shown = self._shown.get(found.name)
+    def _part(self, state: AppState, page: BanditPage, whys: dict[str, Why]) -> dict[str, Any]:
+        name, results = page.report.name, page.results
+        shown = self._shown.get(name)
         cookie = state.codec.loads(self._raw)
-        held = cookie.own.get(found.name) or cookie.assignments.get(found.name)
-        why = "not asked for by this request"
+        held = cookie.own.get(name) or cookie.assignments.get(name)
+        how = "not asked for by this request"
         if shown is not None:
             # An app may have verdicts that this table does not know.
-            why = _HOW.get(shown.how, f"not counted: {shown.how}")
+            how = _HOW.get(shown.how, f"not counted: {shown.how}")
         return {
-            "report": found,
+            "page": page,
+            "arms": ranked(page),
+            "gain": gain(results) if results and results.verdict.state != "empty" else "",
+            "mismatch": mismatch(results.ratio) if results else "",
             "mine": shown.arm if shown else held.arm if held else None,
-            "why": why,
-            "not_counted": not_counted(found.not_counted),
-            "reward": self._current.outcomes.get(found.name, "") if self._current else "",
+            "how": how,
+            "why": whys.get(name, _NOTHING),
+            "not_counted": not_counted(page.report.not_counted),
+            "reward": self._current.outcomes.get(name, "") if self._current else "",
         }
 
     @classmethod
@@ -133,19 +145,25 @@ class BanditDebugPanel(DebugPanel):  # type: ignore[misc]
         """Do nothing: the panel has no routes of its own."""
 
 
-def _read(state: AppState) -> tuple[Stored, str]:
-    """Return what is stored within the app's deadline, and what is wrong with the storage."""
-    counts: Counts = {}
-    controls: dict[str, Control] = {}
+def _read(state: AppState) -> tuple[list[BanditPage], str]:
+    """Return what there is to say about the app's bandits, and why it is not all there is."""
     problem = ""
+    if state.config.enabled:
+        try:
+            return [page for page in read_pages(state) if page.report.in_code], ""
+        except Exception as error:  # whatever a storage raises, the page is still answered
+            problem = str(error) or type(error).__name__
+    return [BanditPage(found, None, "", (), 0, 0.0) for found in _without_counts(state)], problem
+
+
+def _without_counts(state: AppState) -> list[BanditReport]:
+    """Return the bandits as the code has them, with what is known of their control."""
+    controls: dict[str, Control] = {}
     if state.config.enabled:
         attempt = state.engine.attempt()
         controls = {name: state.engine.control(name, attempt) for name in state.bandits}
-        try:
-            counts = state.engine.read_counts()
-        except BanditError as error:
-            problem = str(error)
-    return Stored(dict(state.bandits), counts, controls, time.time()), problem
+    stored = Stored(dict(state.bandits), {}, controls, time.time())
+    return [report(stored, name) for name in state.bandits]
 
 
 def _storage_name(state: AppState) -> str:

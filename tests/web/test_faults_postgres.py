@@ -40,8 +40,8 @@ def statements(storage: SQLBanditStorage) -> list[str]:
     def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
         sent.append(statement.strip())
 
-    assert storage._links is not None
-    event.listen(storage._links.engine, "before_cursor_execute", note)
+    assert storage._calls.links is not None
+    event.listen(storage._calls.links.engine, "before_cursor_execute", note)
     return sent
 
 

@@ -7,7 +7,6 @@ no name of an arm can spoil a chart; the page says which letter is whose.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import pygal
 from pygal.style import Style
 
 from .numbers import Numbers
+from .scales import ticks, time_ticks
 from .tracks import Line, Sign, Value
 
 WIDTH, HEIGHT = 640, 300
@@ -24,19 +24,6 @@ PANEL_HEIGHT = 360
 """Of a chart that is shown at half the width of the others."""
 FEW = 40
 """Points of a line that are few enough to be shown each."""
-_TICKS = 5
-_STEPS = (1, 2, 5, 10, 15, 30)
-_TIMES = tuple(
-    seconds * step
-    for seconds, steps in (
-        (1.0, _STEPS),
-        (60.0, _STEPS),
-        (3600.0, (1, 2, 3, 6, 12)),
-        (86400.0, (1, 2, 5, 10, 20, 50, 100, 200)),
-        (365.25 * 86400.0, (1, 2, 5, 10, 100)),
-    )
-    for step in steps
-)
 _STYLE = Style(value_font_size=0, label_font_size=16)
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML cannot hold."""
@@ -146,22 +133,6 @@ def bounds(lines: Iterable[Line]) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1.0)
 
 
-def ticks(low: float, high: float, most: int = _TICKS) -> list[float]:
-    """Return round values from ``low`` to ``high``, both within them."""
-    span = (high - low) / most
-    power = 10.0 ** math.floor(math.log10(span))
-    step = next(power * nice for nice in (1, 2, 2.5, 5, 10, 20) if power * nice >= span * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [step * place for place in range(first, last + 1)]
-
-
-def time_ticks(start: float, end: float) -> tuple[list[float], float]:
-    """Return round times between two, and the seconds from one to the next."""
-    step = next((step for step in _TIMES if (end - start) / step <= _TICKS), _TIMES[-1])
-    first = math.ceil(start / step)
-    return [step * place for place in range(first, math.floor(end / step) + 1)][:20], step
-
-
 def _draw(
     frame: Frame,
     gist: str,
@@ -216,9 +187,7 @@ def _sign_shapes(signs: Iterable[Sign], low: float, high: float) -> Iterator[_Sh
         yield _Shape("sign", [(sign.at, low), (sign.at, high)], data, sign.label)
 
 
-def _labels(
-    frame: Frame, labels: Sequence[tuple[Line, float]], height: float
-) -> Iterator[_Shape]:
+def _labels(frame: Frame, labels: Sequence[tuple[Line, float]], height: float) -> Iterator[_Shape]:
     """Put each track's letter beside the end of its line, and none over another."""
     gap = height * 0.075
     ordered = sorted(labels, key=lambda label: label[1])
@@ -251,9 +220,7 @@ def _outline(
     frame: Frame, values: Sequence[Value], floors: Sequence[float], tops: Sequence[float]
 ) -> Coordinates:
     """Return the outlines of areas between two levels, one for each run of spans."""
-    points: ElementTree.register_namespace("", _SVG[1:-1])
-
-Coordinates = []
+    points: Coordinates = []
     for run in _runs(values):
         edges = [(place, _edges(frame, values[place])) for place in run]
         points += [(at, tops[place]) for place, two in edges for at in two]
@@ -270,11 +237,10 @@ def _band(frame: Frame, values: Sequence[Value]) -> Coordinates:
 
 
 def _steps(frame: Frame, values: Sequence[Value]) -> Coordinates:
-    points: ElementTree.register_namespace("", _SVG[1:-1])
-
-Coordinates = []
+    points: Coordinates = []
     for run in _runs(values):
-        points += [(at, values[place].value) for place in run for at in _edges(frame, values[place])]
+        for value in (values[place] for place in run):
+            points += [(at, value.value) for at in _edges(frame, value)]
         points.append((points[-1][0], None))
     return points
 

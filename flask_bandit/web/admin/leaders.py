@@ -5,103 +5,152 @@ Plain values for the templates; knows nothing of HTML.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ...analysis.results import ArmResult, Interval, Results
+from ...analysis.results import POSTERIOR, ArmResult, Interval, Results
 from ..pages import BanditPage
 from ..reports import ArmReport
-from .numbers import NONE, Numbers
-from .tracks import ends, letters, tracks
+from .numbers import Numbers
+from .scales import ticks
+from .tracks import letters, tracks
 
 WIDEST = 1.5
 """How far the axis goes beyond the means, in largest means: the interval of an arm with three
-visitors would make all others points."""
+visitors would make points of all others."""
+
+Write = Callable[[float | None], str]
 
 
 @dataclass(frozen=True)
 class Bar:
-    """An interval on the common axis; all in percent of its length.
+    """An interval on the common axis, in percent of its length.
 
-    :param goes_on: beyond the right end, or the left one, of the axis
+    :param low: its left end; ``None`` where no interval is known yet
+    :param goes_left: beyond the axis
     """
 
-    low: float | None
     middle: float
+    low: float | None
     high: float | None
-    goes_on: bool
+    goes_left: bool
+    goes_right: bool
 
 
 @dataclass(frozen=True)
 class Row:
-    """One arm, as it is written.
+    """One arm.
 
-    :param place: of its colour on the charts; ``None`` for one of the others
+    :param place: of its colour on the charts; ``None`` for one that is among the others there
+    :param result: ``None`` without statistics
     :param badges: what is special about it, in words
-    :param raw: the numbers behind the words, for programs that read the page
     """
 
     letter: str
-    name: str
     place: int | None
-    badges: tuple[str, ...]
+    report: ArmReport
+    result: ArmResult | None
     bar: Bar | None
-    rate: str
-    interval: str
-    p_best: str
-    beats: str
-    loss: str
-    pulls: str
-    rewards: str
-    reward: str
-    share: str
-    now: str
-    raw: ArmReport
+    badges: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """All rows, the best first.
+    """All rows, the best first; without statistics in the order of the code.
 
-    :param control: the place of the control's mean on the axis
     :param ticks: (place, text) along the axis
+    :param control: the place of the control's mean
     """
 
     rows: tuple[Row, ...]
     ticks: tuple[tuple[float, str], ...]
     control: float | None
-    level: str
 
 
-def rate_writer(results: Results | None, numbers: Numbers) -> Callable[[float | None], str]:
+def rate_writer(results: Results | None, numbers: Numbers) -> Write:
     """Return what writes a reward per decision: in percent where each earns 0 or 1."""
     if results is not None and results.is_binary:
         return lambda value: numbers.percent(value, 2)
     return numbers.number
 
 
+def difference_writer(results: Results, numbers: Numbers) -> Write:
+    """Return what writes a difference of two rewards per decision."""
+    return numbers.signed_percent if results.is_binary else numbers.signed
+
+
 def leaderboard(page: BanditPage, numbers: Numbers) -> Leaderboard:
-    """Return the leaderboard of a page; without statistics in the order of the code."""
-    results = page.results
+    """Return the leaderboard of a page."""
     reports = {each.arm: each for each in page.report.arms}
-    if results is None:
-        found: dict[str, ArmResult | None] = dict.fromkeys(reports)
-    else:
-        found = {each.arm: each for each in results.arms if each.arm in reports}
-        found |= {arm: None for arm in reports if arm not in found}
-    axis = _Axis.of([row.mean for row in found.values() if row and row.mean])
-    write = rate_writer(results, numbers)
-    control = next((row for row in found.values() if row and row.is_control), None)
+    ordered = page.results.arms if page.results else ()
+    results = {row.arm: row for row in ordered if row.arm in reports}
+    axis = _Axis([row.mean for row in results.values() if row.mean])
     named, places = letters(page), {t.name: t.place for t in tracks(page) if not t.is_others}
     rows = tuple(
-        _row(page, reports[arm], result, axis, numbers, write, named[arm], places.get(arm))
-        for arm, result in found.items()
+        Row(
+            letter=named[arm],
+            place=places.get(arm),
+            report=reports[arm],
+            result=results.get(arm),
+            bar=axis.bar(results[arm].mean if arm in results else None),
+            badges=tuple(_badges(page, reports[arm], results.get(arm))),
+        )
+        for arm in (*results, *(arm for arm in reports if arm not in results))
     )
-    level = results.arms[0].mean.level if results and results.arms and results.arms[0].mean else 0.95
+    write = rate_writer(page.results, numbers)
+    control = next((row.mean for row in results.values() if row.is_control and row.mean), None)
     return Leaderboard(
         rows=rows,
-        ticks=tuple((axis.place(at), write(at)) for at in axis.ticks) if axis else (),
-        control=axis.place(control.mean.estimate) if axis and control and control.mean else None,
-        level=numbers.percent(level, 0),
+        ticks=tuple((axis.place(at), write(at)) for at in axis.ticks),
+        control=axis.place(control.estimate) if control else None,
     )
+
+
+def _badges(page: BanditPage, report: ArmReport, result: ArmResult | None) -> Iterator[str]:
+    verdict = page.results.verdict if page.results else None
+    if page.report.is_current and report.arm == page.report.winner:
+        yield "winner"
+    elif verdict and report.arm == verdict.leader and verdict.state != "declared":
+        yield "best" if verdict.is_decided else "leader"
+    if result and result.is_control:
+        yield "control"
+    if not report.in_code:
+        yield "not in the code"
+    elif page.report.is_current and report.weight is None:
+        yield "off"
+    elif page.report.is_current and report.weight != 1.0:
+        yield f"weight {report.weight:g}"
+
+
+class _Axis:
+    """The common axis; without ticks where there is nothing to place."""
+
+    def __init__(self, means: Sequence[Interval]) -> None:
+        self.ticks: list[float] = []
+        if means:
+            estimates = [mean.estimate for mean in means]
+            known = [mean for mean in means if mean.method == POSTERIOR]
+            furthest = WIDEST * max(map(abs, estimates)) or float("inf")
+            low = min([*estimates, *(mean.low for mean in known)])
+            high = max([*estimates, *(mean.high for mean in known)])
+            low, high = max(low, min(estimates) - furthest), min(high, max(estimates) + furthest)
+            self.ticks = ticks(low, high if high > low else low + 1.0, most=4)
+
+    def place(self, value: float) -> float:
+        """Return where a value is, in percent of the axis."""
+        low, high = self.ticks[0], self.ticks[-1]
+        return round(100.0 * min(max((value - low) / (high - low), 0.0), 1.0), 2)
+
+    def bar(self, mean: Interval | None) -> Bar | None:
+        if mean is None:
+            return None
+        middle = self.place(mean.estimate)
+        if mean.method != POSTERIOR:
+            return Bar(middle, None, None, False, False)
+        return Bar(
+            middle=middle,
+            low=self.place(mean.low),
+            high=self.place(mean.high),
+            goes_left=mean.low < self.ticks[0],
+            goes_right=mean.high > self.ticks[-1],
+        )
