@@ -71,19 +71,23 @@ OPTIONAL = [
     "ZEO",
     "ZODB",
     "alembic",
+    "babel",
     "crawleruseragents",
+    "flask_admin",
     "flask_debugtoolbar",
     "flask_login",
     "gunicorn",
     "hypothesis",
     "limits",
     "psycopg",
+    "pygal",
     "pytest",
     "redis",
     "rich",
     "scipy",
     "selenium",
     "sqlalchemy",
+    "wtforms",
 ]
 
 

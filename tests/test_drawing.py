@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from flask_bandit import drawing
 from flask_bandit.algorithms import Policy
 from flask_bandit.bandits import Bandit, ThompsonBandit
 from flask_bandit.drawing import DrawTable, burnt_in, floored, weighted
@@ -113,8 +114,22 @@ def test_a_sum_that_misses_1_by_a_rounding_still_ends_at_the_last_arm() -> None:
     assert table.draw(math.nextafter(1.0, 0.0)) == "c"
 
 
+@given(vectors(), st.floats(0.0, 1.0, exclude_max=True))
+@example([0.3, 0.3, 0.3], math.nextafter(1.0, 0.0))
+def test_the_interval_of_an_arm_is_where_it_is_drawn(values: list[float], uniform: float) -> None:
+    table = DrawTable.of(tuple(f"a{n}" for n in range(len(values))), values)
+    low, high = table.interval(table.draw(uniform))
+    assert low - 1e-15 <= uniform <= high + 1e-15
+    intervals = [table.interval(arm) for arm in table.arms]
+    assert [low for low, _ in intervals] == [0.0, *(high for _, high in intervals[:-1])]
+    assert intervals[-1][1] == 1.0
+    for (low, high), value in zip(intervals, values, strict=True):
+        assert high - low == pytest.approx(value / table.cumulative[-1], abs=1e-12)
+
+
 def test_a_certain_arm() -> None:
     table = DrawTable.certain(("a", "b"), "b")
+    assert table.stages == {}
     assert table.propensities == {"a": 0.0, "b": 1.0}
     assert {table.draw(n / 10) for n in range(10)} == {"b"}
 
@@ -196,6 +211,49 @@ def test_every_eligible_arm_has_its_smallest_probability(
     values = table.propensities.values()
     assert sum(values) == pytest.approx(1.0)
     assert min(values) >= max(least, floor / len(drawing)) * (1.0 - 1e-9)
+
+
+@given(
+    floor=st.floats(0.0, 1.0),
+    offered=st.none() | st.dictionaries(st.sampled_from("abc"), WEIGHTS, min_size=1),
+    burn_in=st.integers(0, 20),
+    pulls=st.lists(st.integers(0, 40), min_size=3, max_size=3),
+)
+def test_the_last_stage_is_what_is_drawn_from(
+    floor: float, offered: dict[str, float] | None, burn_in: int, pulls: list[int]
+) -> None:
+    bandit = fixed(floor=floor, burn_in=burn_in)
+    counts = {arm: {"pulls": n} for arm, n in zip("abc", pulls, strict=True)}
+    table = bandit.draw_table(counts, drawing=offered)
+    expected = [drawing.POLICY]
+    expected += [drawing.WEIGHTS] if offered is not None else []
+    expected += [drawing.BURN_IN] if burn_in else []
+    assert list(table.stages) == [*expected, drawing.FLOOR]
+    assert list(table.stages[drawing.FLOOR]) == list(table.propensities.values())
+    odds = [Fixed.odds[arm] for arm in table.arms]
+    assert list(table.stages[drawing.POLICY]) == pytest.approx([each / sum(odds) for each in odds])
+
+
+def test_the_stages_of_a_draw() -> None:
+    counts = {"a": {"pulls": 50}, "b": {"pulls": 50}, "c": {"pulls": 3}}
+    table = fixed(burn_in=10, floor=0.3).draw_table(counts, drawing={"a": 1.0, "b": 2.0, "c": 4.0})
+    assert {name: list(values) for name, values in table.stages.items()} == {
+        drawing.POLICY: pytest.approx([0.6, 0.3, 0.1]),
+        drawing.WEIGHTS: pytest.approx([6 / 16, 6 / 16, 4 / 16]),
+        drawing.BURN_IN: pytest.approx([1 / 3, 1 / 3, 1 / 3]),
+        drawing.FLOOR: pytest.approx([1 / 3, 1 / 3, 1 / 3]),
+    }
+
+
+def test_a_bandit_with_propensities_of_its_own_has_no_floor_above_them() -> None:
+    class Own(Bandit):
+        def propensities(self, stats: Stats, context: object = None) -> FloatArray:
+            return np.array([0.9, 0.1])
+
+    bandit = Own(floor=0.5)
+    bandit.add_arm("a")
+    bandit.add_arm("b")
+    assert bandit.draw_table({}).stages == {drawing.POLICY: [0.9, 0.1]}
 
 
 def test_a_bandit_by_itself_learns_whatever_its_window_and_half_life() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from ..model import LogEntry
 
 MOST_SPANS = 120
-"""Neighbours are merged beyond it; a chart has no room for more."""
+"""Neighbours are merged beyond it."""
 CELLS = 240
 """Into so many cells, or twice as many, the time is divided in which a log is read."""
 
@@ -189,12 +189,14 @@ class Digest:
         self.ratio.add(part.ratio)
         self.through = through
         while len(self.spans) > MOST_SPANS:
-            self._merge_shortest()
+            _merge_shortest(self.spans)
 
-    def _merge_shortest(self) -> None:
-        lengths = [later.end - earlier.start for earlier, later in pairwise(self.spans)]
-        place = lengths.index(min(lengths))
-        self.spans[place].add(self.spans.pop(place + 1))
+    def coarser(self, most: int) -> list[Span]:
+        """Return at most so many spans of all that is in it, none longer than it must be."""
+        spans = [Span.load(span.dump()) for span in self.spans]
+        while len(spans) > most:
+            _merge_shortest(spans)
+        return spans
 
     def dump(self) -> dict[str, Any]:
         """Return plain values for a storage."""
@@ -225,6 +227,13 @@ class Digest:
 
 
 LAYOUT = 1
+
+
+def _merge_shortest(spans: list[Span]) -> None:
+    """Make one of the two neighbours that are shortest together."""
+    lengths = [later.end - earlier.start for earlier, later in pairwise(spans)]
+    place = lengths.index(min(lengths))
+    spans[place].add(spans.pop(place + 1))
 
 
 def cell_length(seconds: float) -> float:

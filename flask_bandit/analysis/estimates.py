@@ -31,8 +31,8 @@ def gained(evidence: Evidence) -> tuple[Interval | None, str]:
     poor = lacking(evidence)
     if poor:
         return None, f"Not estimable yet: {poor}."
-    found = evidence.sequence
-    if found is None:
+    found = evidence.test
+    if not isinstance(found, Sequence):
         return _gained_by_region(evidence), ""
     if found.is_floored:
         estimate, reach = found.gained(question.alpha)
@@ -44,10 +44,10 @@ def gained(evidence: Evidence) -> tuple[Interval | None, str]:
 
 def lacking(evidence: Evidence) -> str:
     """Say which arm has too little for the test that is used; empty if none has."""
-    arms, found = evidence.question.arms, evidence.sequence
+    arms, found = evidence.question.arms, evidence.test
     if evidence.is_waiting:
         return "no reward window is over"
-    if found:
+    if isinstance(found, Sequence):
         poorest = int(found.rewards.argmin())
         count = int(found.rewards[poorest])
         if count < FEWEST_REWARDS:
@@ -87,17 +87,17 @@ def contrasts(evidence: Evidence) -> tuple[Contrast, ...]:
 
     Each interval holds by itself with the confidence that is asked for, not all together.
     """
-    question, found, region = evidence.question, evidence.sequence, evidence.region
+    question, found = evidence.question, evidence.test
     result: list[Contrast] = []
     for place, arm in enumerate(question.arms[1:], 1):
-        if found and found.is_ripe:
+        if isinstance(found, Sequence) and found.is_ripe:
             estimate, reach = found.difference(place, 0, question.alpha)
             low, high, method = estimate - reach, estimate + reach, SEQUENCE
-        elif not found and region and region.pulls[[place, 0]].all():
+        elif isinstance(found, Region) and found.pulls[[place, 0]].all():
             weights = np.zeros(len(question.arms))
             weights[place], weights[0] = 1.0, -1.0
-            estimate = float(weights @ (region.rewards / np.maximum(region.pulls, 1.0)))
-            (low, high), method = region.extent(weights, question.alpha), REGION
+            estimate = float(weights @ (found.rewards / np.maximum(found.pulls, 1.0)))
+            (low, high), method = found.extent(weights, question.alpha), REGION
         else:
             continue
         interval = Interval(estimate, low, high, question.confidence, method)

@@ -136,13 +136,22 @@ class Evidence:
 
     @property
     def test(self) -> Sequence | Region | None:
-        """What decides: the sequence wherever it holds, else the region."""
-        return self.sequence or self.region
+        """What decides now: the sequence, or before it is ripe the region if there is one."""
+        if self.sequence and (self.sequence.is_ripe or not self.region):
+            return self.sequence
+        return self.region
 
     @property
     def method(self) -> str:
         """The word for it."""
-        return SEQUENCE if self.sequence else REGION if self.region else NOT_YET
+        if not self.test:
+            return NOT_YET
+        return SEQUENCE if self.test is self.sequence else REGION
+
+    def would_decide(self, scale: float) -> bool:
+        """Tell whether a test decides if there are so many times as many decisions as now."""
+        tests = {id(test): test for test in (self.test, self.sequence) if test}
+        return any(t.decides(self.question.alpha, scale) is not None for t in tests.values())
 
     @property
     def obstacle(self) -> str:

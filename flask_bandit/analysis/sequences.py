@@ -19,7 +19,7 @@ LEAST_CHANCE = 0.05
 """Where an arm was ever less probable, sums without weights would hang on a few decisions."""
 FEWEST_REWARDS = 20
 """Nothing is decided before each arm has so many: the boundary is for sums near to normal."""
-PAIR_RHO, GAIN_RHO = 100.0, 2000.0
+PAIR_RHO, GAIN_RHO = 150.0, 2000.0
 """Where the boundaries are narrowest: times the mean square of a reward, they are V."""
 
 

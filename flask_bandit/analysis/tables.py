@@ -12,6 +12,9 @@ from .evidence import FEWEST_PULLS, Evidence
 from .posteriors import Posterior, expected_losses
 from .results import NOT_YET, POSTERIOR, ArmPoint, ArmResult, Interval, Point
 
+MOST_POINTS = 48
+"""More would be noise on a chart, and nobody reads a table of more."""
+
 
 def leaderboard(evidence: Evidence) -> tuple[ArmResult, ...]:
     """Return a row for each arm: the best mean first, arms without pulls last."""
@@ -75,8 +78,8 @@ def _intervals(
 
 
 def series(evidence: Evidence) -> tuple[Point, ...]:
-    """Return a point for each span of the log."""
-    spans, arms = evidence.digest.spans, evidence.arms
+    """Return at most :data:`MOST_POINTS` spans of the log and what each arm did in them."""
+    spans, arms = evidence.digest.coarser(MOST_POINTS), evidence.arms
     if not spans:
         return ()
     cells = np.array([[_cell(span, arm) for arm in arms] for span in spans])

@@ -97,15 +97,14 @@ def more_visitors(evidence: Evidence) -> int | None:
 
     :return: ``None`` if it would be more than :data:`MOST_MORE`
     """
-    test, alpha = evidence.test, evidence.question.alpha
     low, high = 1.0, 1.0 + MOST_MORE / evidence.visitors
-    if test is None or test.decides(alpha, high) is None:
+    if not evidence.would_decide(high):
         return None
     while (high - low) * evidence.visitors > 0.5:
         middle = math.sqrt(low * high)
         if not low < middle < high:
             break
-        low, high = (low, middle) if test.decides(alpha, middle) is not None else (middle, high)
+        low, high = (low, middle) if evidence.would_decide(middle) else (middle, high)
     return math.ceil((high - 1.0) * evidence.visitors)
 
 

@@ -101,6 +101,29 @@ class NetworkTests:
         assert number < 29, "a write of that many round trips"
 
     @needs_server
+    def test_lost_answers_of_a_digest_write_are_no_refusal(
+        self, remote: BanditStorage, proxy: FaultProxy
+    ) -> None:
+        """An error leaves open whether it is stored; who gets ``False`` knows that it is not."""
+        for number in range(1, 30):
+            stored, cuts = remote.read_digest(KEY, 30.0), proxy.cuts
+            proxy.cut_answer(number)
+            try:
+                assert remote.write_digest(
+                    KEY, {"n": number}, stored.revision if stored else 0, 30.0
+                )
+            except StorageError:
+                remote.write_digest(KEY, {"n": number}, stored.revision if stored else 0, 30.0)
+            proxy.cut_answer(10**9)
+            found = remote.read_digest(KEY, 30.0)
+            assert found is not None
+            assert found.state == {"n": number}
+            if proxy.cuts == cuts:
+                break
+        assert proxy.cuts >= 1
+        assert number < 29, "a write of that many round trips"
+
+    @needs_server
     def test_hanging_server_meets_the_deadline(
         self, remote: BanditStorage, proxy: FaultProxy
     ) -> None:
@@ -112,6 +135,8 @@ class NetworkTests:
             lambda: remote.erase(["first"], DEADLINE),
             lambda: remote.read_control(DEADLINE),
             lambda: remote.write_control(BANDIT, {"n": 1}, None, DEADLINE),
+            lambda: remote.read_digest(KEY, DEADLINE),
+            lambda: remote.write_digest(KEY, {"n": 1}, 0, DEADLINE),
         ]
         for call in calls:
             started = time.monotonic()

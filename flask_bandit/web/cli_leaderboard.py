@@ -14,7 +14,7 @@ from ..analysis.results import NOT_YET, REGION, SEQUENCE, ArmResult, Interval, R
 from .pages import BanditPage
 from .reports import ArmReport
 
-BAR = 40
+BAR = 41
 """Characters of the axis that all bars share."""
 _FINE, _PLAIN = ("├", "─", "┤", "●"), ("|", "-", "|", "o")
 _METHODS: Mapping[str, str] = {
@@ -57,13 +57,19 @@ def level(interval: Interval) -> str:
     return f"{100.0 * interval.level:g} %"
 
 
-def bars(results: Results, is_plain: bool) -> tuple[str, list[list[str]]]:
+def bars(page: BanditPage, is_plain: bool) -> tuple[str, list[list[str]]]:
     """Return a heading, and for each arm its name, its interval and that as a bar.
+
+    An arm that the code has no more is left out: with few pulls, it would squeeze the others.
 
     :param is_plain: in ASCII
     :return: no rows if no arm has an interval
     """
-    known = [(row.arm, found) for row in results.arms if (found := interval_of(row))]
+    known = [
+        (arm.arm, found)
+        for arm, row in ranked(page)
+        if (arm.in_code or not page.report.in_code) and (found := interval_of(row))
+    ]
     if not known:
         return "", []
     low = min(min(each.low, each.estimate) for _, each in known)

@@ -141,7 +141,7 @@ def _statistics(page: BanditPage, is_plain: bool) -> Iterator[str]:
         why = page.why_no_results
         yield from _filled("", f"{why[:1].upper()}{why[1:]}")
         return
-    heading, rows = bars(results, is_plain)
+    heading, rows = bars(page, is_plain)
     if rows:
         yield ""
         yield from _filled("", heading)
@@ -217,9 +217,14 @@ def _minute(at: str) -> str:
 
 
 def _filled(label: str, text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent=label, subsequent_indent=" " * len(label)) or [
-        label.rstrip()
-    ]
+    lines = textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=label,
+        subsequent_indent=" " * len(label),
+        break_on_hyphens=False,
+    )
+    return lines or [label.rstrip()]
 
 
 def _table(

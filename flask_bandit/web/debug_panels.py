@@ -11,14 +11,13 @@ from flask_debugtoolbar.panels import DebugPanel
 from jinja2 import Environment, PackageLoader
 
 from ..control import Control
-from ..drawing import DrawTable
 from .cli_leaderboard import chance, ends, gain, interval_of, level, mismatch, ranked
 from .cli_show import not_counted
 from .pages import BanditPage, read_pages
 from .reports import BanditReport, Stored, report
 from .request import RequestState, current_request_state
 from .state import AppState, app_state
-from .why import Why, explain, tables_of_draws
+from .why import Tables, Why, explain, tables_of_draws
 
 _HOW = {
     "decided": "drawn for this visitor now, and counted",
@@ -78,7 +77,7 @@ class BanditDebugPanel(DebugPanel):  # type: ignore[misc]
     def process_request(self, request: Request) -> None:
         """Start with nothing: a request that touches no bandit has no state."""
         self._current: RequestState | None = None
-        self._tables: dict[str, DrawTable] = {}
+        self._tables: Tables = {}
         self._raw = ""
 
     def process_response(self, request: Request, response: Response) -> None:

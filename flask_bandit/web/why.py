@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from ..bandits import Bandit
 from ..control import RUNNING
@@ -20,6 +21,9 @@ from .visit import Visit
 _DRAWN = frozenset({"decided", "prefetch", "head", "bot", "network", "filter", "error_page"})
 _HELD = frozenset({"decided", "prefetch", "remembered", "forced", "limit"})
 """Where a decision may be behind the arm, if only by the cookie."""
+
+Tables: TypeAlias = Mapping[str, DrawTable | None]
+"""Bandit -> what an arm of it was drawn from; ``None`` while the storage is down."""
 
 
 @dataclass(frozen=True)
@@ -50,22 +54,20 @@ class Why:
     stages: Stages | None
 
 
-def tables_of_draws(visit: Visit) -> dict[str, DrawTable]:
+def tables_of_draws(visit: Visit) -> Tables:
     """Return what the visit's new arms were drawn from.
 
     To be asked before the visit's commit, which adds to the counts.
     """
-    found: dict[str, DrawTable] = {}
-    for name, shown in visit.shown.items():
+    return {
+        name: visit.state.engine.table(name, visit.attempt)
+        for name, shown in visit.shown.items()
         # A robot that has not consented was not drawn for either.
-        if shown.how in _DRAWN and visit.has_consent:
-            table = visit.state.engine.table(name, visit.attempt)
-            if table is not None:
-                found[name] = table
-    return found
+        if shown.how in _DRAWN and visit.has_consent
+    }
 
 
-def explain(visit: Visit, tables: Mapping[str, DrawTable]) -> dict[str, Why]:
+def explain(visit: Visit, tables: Tables) -> dict[str, Why]:
     """Return for each bandit of a visit that has ended what decided its arm.
 
     Asks the storage for the decisions of all of them at once; while it is down, they are told as
@@ -160,9 +162,8 @@ class _Explanation:
         known = None if self._decision is None else self._decision.propensities
         if known is None:
             return self._table
-        arms = tuple(arm for arm in self._bandit.arm_ids if arm in known)
-        if len(arms) == len(known) and abs(sum(known.values()) - 1.0) < 1e-6:
-            return DrawTable.of(arms, [known[arm] for arm in arms])
+        if abs(sum(known.values()) - 1.0) < 1e-6:
+            return DrawTable.of(tuple(known), known.values())
         # A prefetch's decision knows its own arm's probability only.
         table = self._table
         is_same = table is not None and table.propensities.get(self._arm) == known.get(self._arm)
@@ -170,7 +171,7 @@ class _Explanation:
 
     def _chance(self, vector: DrawTable | None) -> list[str]:
         uniform = self._uniform()
-        # Arms may have come or gone since, and their order is that of the draw.
+        # The order of the arms is that of the draw, unless a storage has changed it.
         if vector is None or uniform is None or vector.draw(uniform) != self._arm:
             return []
         low, high = vector.interval(self._arm)

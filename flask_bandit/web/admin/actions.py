@@ -1,7 +1,7 @@
 """What the dashboard can do to a bandit: which actions it offers, what a form asks for, the audit.
 
-When something can be done is told by :mod:`flask_bandit.control`, and :mod:`flask_bandit.web.actions`
-does it. Knows nothing of Flask-Admin.
+When something can be done is told by :mod:`flask_bandit.control`; it is done by
+:mod:`flask_bandit.web.actions`. Knows nothing of Flask-Admin.
 """
 
 from __future__ import annotations
@@ -199,4 +199,3 @@ def sentence(outcome: Outcome, action: str) -> str:
     ttl = outcome.followed_within
     followed = f"within {ttl:g} s" if ttl else "at once"
     return f"{outcome.name} is {state}: {outcome.visitors}. All workers follow {followed}."
-

@@ -16,20 +16,21 @@ import pygal
 from pygal.style import Style
 
 from .numbers import Numbers
-from .scales import ticks, time_ticks
+from .scales import time_ticks
 from .tracks import Line, Sign, Value
 
 WIDTH, HEIGHT = 640, 300
 PANEL_HEIGHT = 360
 """Of a chart that is shown at half the width of the others."""
+_WHOLE = (0.0, 0.25, 0.5, 0.75, 1.0)
 FEW = 40
 """Points of a line that are few enough to be shown each."""
-_STYLE = Style(value_font_size=0, label_font_size=16)
+_STYLE = Style(value_font_size=0, label_font_size=20)
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML cannot hold."""
 _DECIMALS = re.compile(r"(\.\d)\d+")
 _SVG = "{http://www.w3.org/2000/svg}"
-_SHIFTS = {"sign": {"dy": "-8"}, "letter": {"dx": "14", "dy": "0.35em"}}
+_SHIFTS = {"sign": {"dy": "-8"}, "letter": {"dx": "4", "dy": "0.35em"}}
 """Where a label is written, from the point that it belongs to."""
 _KEPT = ("d", "x", "y", "cx", "cy", "r", "transform")
 
@@ -77,7 +78,7 @@ def stack_chart(frame: Frame, gist: str, lines: Sequence[Line]) -> str:
         labels.append((line, (floors[-1] + tops[-1]) / 2))
         floors = tops
     shapes += _labels(frame, labels, 1.0)
-    return _draw(frame, gist, shapes, 1.0, lambda value: frame.numbers.percent(value, 0))
+    return _draw(frame, gist, shapes, _WHOLE, lambda value: frame.numbers.percent(value, 0))
 
 
 def line_chart(frame: Frame, gist: str, lines: Sequence[Line], *, at_ends: bool = False) -> str:
@@ -96,69 +97,58 @@ def line_chart(frame: Frame, gist: str, lines: Sequence[Line], *, at_ends: bool 
         shapes.append(_Shape(style, points, _data(line), has_dots=has_dots))
         labels.append((line, known[-1]))
     shapes += _labels(frame, labels, 1.0)
-    return _draw(frame, gist, shapes, 1.0, lambda value: frame.numbers.percent(value, 0))
+    return _draw(frame, gist, shapes, _WHOLE, lambda value: frame.numbers.percent(value, 0))
 
 
 def band_chart(
     frame: Frame,
     gist: str,
     line: Line,
-    bounds: tuple[float, float],
+    axis: Sequence[float],
     write: Callable[[float], str],
 ) -> str:
-    """Draw one track's line and its intervals.
+    """Draw one track's line and its intervals; what does not fit is cut at the edge.
 
-    :param bounds: of the axis of values, which charts have in common to be compared
+    :param axis: the values at the ticks, which charts have in common to be compared
     :param write: makes a value's text
     """
-    place = line.track.place
+    place, edges = line.track.place, (axis[0], axis[-1])
     shapes = [
-        _Shape(f"band c{place}", _band(frame, line.values)),
-        _Shape(f"line c{place}", _steps(frame, line.values), _data(line)),
+        _Shape(f"band c{place}", _cut(_band(frame, line.values), *edges)),
+        _Shape(f"line c{place}", _cut(_steps(frame, line.values), *edges), _data(line)),
     ]
-    return _draw(frame, gist, shapes, bounds[1], write, low=bounds[0], height=PANEL_HEIGHT)
-
-
-def bounds(lines: Iterable[Line]) -> tuple[float, float]:
-    """Return the ends of an axis that holds all values, and most of their intervals."""
-    values = [v for line in lines for v in line.values if v.value is not None]
-    estimates = [v.value for v in values if v.value is not None]
-    if not estimates:
-        return 0.0, 1.0
-    # A span with three visitors has an interval that would make all others look alike.
-    lows = sorted(v.low for v in values if v.low is not None) or estimates
-    highs = sorted(v.high for v in values if v.high is not None) or estimates
-    low = min(0.0, *estimates, lows[len(lows) // 20])
-    high = max(*estimates, highs[-1 - len(highs) // 20], 0.0)
-    return (low, high) if high > low else (low, low + 1.0)
+    return _draw(frame, gist, shapes, axis, write, height=PANEL_HEIGHT)
 
 
 def _draw(
     frame: Frame,
     gist: str,
     shapes: Sequence[_Shape],
-    high: float,
+    axis: Sequence[float],
     write: Callable[[float], str],
-    *,
-    low: float = 0.0,
     height: int = HEIGHT,
 ) -> str:
-    """Return the SVG of shapes in a frame."""
-    values = ticks(low, high)
-    shapes = [*_sign_shapes(frame.signs, values[0], values[-1]), *shapes]
+    """Return the SVG of shapes in a frame.
+
+    :param axis: the values at the ticks
+    """
+    # One point, of which nothing is seen: pygal draws no axes where nothing is known.
+    corner = _Shape("corner", [(frame.start, axis[0])])
+    shapes = [corner, *_sign_shapes(frame.signs, axis[0], axis[-1]), *shapes]
     shapes = [shape for shape in shapes if shape.points]
     times, step = time_ticks(frame.start, frame.end)
     chart = pygal.XY(
         width=WIDTH,
         height=height,
-        margin_left=70,
+        margin_left=0,
         margin_right=44,
         margin_top=28,
-        margin_bottom=40,
-        range=(values[0], values[-1]),
+        margin_bottom=0,
+        spacing=0,
+        range=(axis[0], axis[-1]),
         xrange=(frame.start, frame.end),
         x_labels=times or [frame.start],
-        y_labels=values,
+        y_labels=list(axis),
         x_value_formatter=lambda at: frame.numbers.tick(at, step),
         value_formatter=write,
         show_legend=False,
@@ -178,7 +168,7 @@ def _draw(
             show_dots=shape.has_dots or bool(shape.label),
         )
     svg = ElementTree.fromstring(chart.render(is_unicode=True))
-    return _text(_clean(svg, gist, shapes, height))
+    return ElementTree.tostring(_clean(svg, gist, shapes, height), encoding="unicode")
 
 
 def _sign_shapes(signs: Iterable[Sign], low: float, high: float) -> Iterator[_Shape]:
@@ -189,7 +179,7 @@ def _sign_shapes(signs: Iterable[Sign], low: float, high: float) -> Iterator[_Sh
 
 def _labels(frame: Frame, labels: Sequence[tuple[Line, float]], height: float) -> Iterator[_Shape]:
     """Put each track's letter beside the end of its line, and none over another."""
-    gap = height * 0.075
+    gap = 0.07 * height
     ordered = sorted(labels, key=lambda label: label[1])
     places: list[float] = []
     for _, value in ordered:
@@ -198,9 +188,12 @@ def _labels(frame: Frame, labels: Sequence[tuple[Line, float]], height: float) -
     for index in range(len(places) - 1, -1, -1):
         places[index] = min(places[index], ceiling)
         ceiling = places[index] - gap
-    for (line, _), place in zip(ordered, places, strict=True):
-        style = f"letter c{line.track.place}"
-        yield _Shape(style, [(frame.end, place)], label=line.track.letter)
+    beside = frame.end + 0.03 * (frame.end - frame.start)
+    for (line, value), place in zip(ordered, places, strict=True):
+        colour = f"c{line.track.place}"
+        if abs(place - value) > gap / 4:
+            yield _Shape(f"lead {colour}", [(frame.end, value), (beside, place)])
+        yield _Shape(f"letter {colour}", [(beside, place)], label=line.track.letter)
 
 
 def _runs(values: Sequence[Value]) -> Iterator[list[int]]:
@@ -247,6 +240,10 @@ def _steps(frame: Frame, values: Sequence[Value]) -> Coordinates:
 
 def _ends(frame: Frame, values: Sequence[Value]) -> Coordinates:
     return [(min(value.end, frame.end), value.value) for value in values]
+
+
+def _cut(points: Coordinates, low: float, high: float) -> Coordinates:
+    return [(at, None if y is None else min(max(y, low), high)) for at, y in points]
 
 
 def _edges(frame: Frame, value: Value) -> tuple[float, float]:
@@ -298,8 +295,11 @@ def _copy(node: ElementTree.Element, into: ElementTree.Element, shapes: Sequence
     style = f"axis-{kind[1]}" if shape is None else shape.style
     drawn = list(_drawn(node, shape))
     if drawn:
-        data = {} if shape is None else shape.data
-        group = ElementTree.SubElement(into, f"{_SVG}g", {"class": style, **data})
+        group = ElementTree.SubElement(into, f"{_SVG}g", {"class": style})
+        if shape is not None:
+            group.attrib.update(shape.data)
+            # Its dots and its label follow, in groups of their own.
+            shape.data = {}
         for each in drawn:
             copy = ElementTree.SubElement(group, each.tag, _attributes(each))
             if each.tag == f"{_SVG}text":
@@ -316,8 +316,3 @@ def _drawn(node: ElementTree.Element, shape: _Shape | None) -> Iterator[ElementT
 
 def _attributes(node: ElementTree.Element) -> dict[str, str]:
     return {name: _DECIMALS.sub(r"\1", node.attrib[name]) for name in _KEPT if name in node.attrib}
-
-
-def _text(svg: ElementTree.Element) -> str:
-    text: str = ElementTree.tostring(svg, encoding="unicode")
-    return text

@@ -18,6 +18,8 @@ from .leaders import difference_writer, leaderboard, rate_writer
 from .numbers import Numbers
 from .tracks import Track, letters, tracks
 
+MOST_PIECES = 4
+"""Arms that a list names beside the bar of their traffic."""
 METHODS = {
     SEQUENCE: "By a confidence sequence from the logged probabilities: it holds however often you"
     " look, also where rates drift.",
@@ -58,6 +60,7 @@ class IndexRow:
     """One bandit in the list.
 
     :param pieces: of its traffic
+    :param largest: the largest of them
     :param health: its state, and in words
     """
 
@@ -65,6 +68,7 @@ class IndexRow:
     sentence: str
     visitors: int
     pieces: tuple[Piece, ...]
+    largest: tuple[Piece, ...]
     health: tuple[str, str]
 
 
@@ -93,16 +97,18 @@ def bandit_context(page: BanditPage, numbers: Numbers) -> dict[str, Any]:
 
 def index_context(pages: Sequence[BanditPage], numbers: Numbers) -> dict[str, Any]:
     """Return what ``_index.html`` shows."""
-    rows = [
-        IndexRow(
+    rows = []
+    for page in pages:
+        pieces = tuple(_pieces(page))
+        row = IndexRow(
             page,
             sentence=page.results.verdict.sentence if page.results else page.why_no_results,
             visitors=_visitors(page),
-            pieces=tuple(_pieces(page)),
+            pieces=pieces,
+            largest=tuple(sorted(pieces, key=lambda piece: -piece.length)[:MOST_PIECES]),
             health=summary(page, numbers),
         )
-        for page in pages
-    ]
+        rows.append(row)
     return {"rows": rows, "numbers": numbers}
 
 

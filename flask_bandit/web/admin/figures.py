@@ -13,6 +13,7 @@ from ..pages import BanditPage
 from . import charts
 from .leaders import Write, rate_writer
 from .numbers import NONE, Numbers
+from .scales import decimals, extent, ticks
 from .tracks import (
     Line,
     Track,
@@ -151,25 +152,17 @@ class _Maker:
     def rates(self) -> Figure:
         lines = rates(self._results, self._tracks)
         write = rate_writer(self._results, self._numbers)
-        bounds = charts.bounds(lines)
-        drawings = [
-            Drawing(
-                charts.band_chart(
-                    self._frame,
-                    self._gist("Reward per decision over time", [line], write),
-                    line,
-                    bounds,
-                    self._short(write, bounds),
-                ),
-                line.track,
-            )
-            for line in lines
-        ]
+        axis = ticks(*extent(self._results))
+        drawings = []
+        for line in lines:
+            gist = self._gist("Reward per decision over time", [line], write)
+            svg = charts.band_chart(self._frame, gist, line, axis, self._tick(axis))
+            drawings.append(Drawing(svg, line.track))
         return self._figure(
             "rate",
             "Reward per decision",
-            "In each span of time by itself, with its posterior interval; few visitors make a"
-            " wide band. All arms have the same axis.",
+            "In each span of time by itself, with its posterior interval. All arms have the same"
+            " axis, and what does not fit on it is cut at its edge.",
             "band",
             tuple(drawings),
             self._rows(lines, write, with_ends=True),
@@ -198,11 +191,11 @@ class _Maker:
     ) -> Figure:
         return Figure(key, title, note, kind, self._tracks, drawings, rows)
 
-    def _short(self, write: Write, bounds: tuple[float, float]) -> Callable[[float], str]:
-        """Return what writes the values of an axis: percents without digits that are all 0."""
-        if self._results.is_binary and bounds[1] - bounds[0] >= 0.1:
-            return lambda value: self._numbers.percent(value, 0)
-        return write
+    def _tick(self, axis: Sequence[float]) -> Callable[[float], str]:
+        """Return what writes the values of an axis, without digits that are all 0."""
+        if self._results.is_binary:
+            return lambda value: self._numbers.percent(value, decimals(axis, 100.0))
+        return self._numbers.number
 
     def _rows(
         self, lines: Sequence[Line], write: Write, *, with_ends: bool = False

@@ -37,12 +37,17 @@ _FORMULA = re.compile(r"[\t\r\n]|[\s\u200b\u2060\ufeff]*[=+\-@\uff1d\uff0b\uff0d
 behind blanks."""
 
 
-def utc(at: float) -> str:
+def utc(at: float, precision: str = "milliseconds") -> str:
     """Return a time as ISO 8601 has it, in UTC; one that no calendar has, in seconds."""
     try:
-        return datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="milliseconds")
+        return datetime.fromtimestamp(at, timezone.utc).isoformat(timespec=precision)
     except (ValueError, OverflowError, OSError):
         return repr(at)
+
+
+def short_utc(at: float) -> str:
+    """Return a time to the second."""
+    return utc(at, "seconds").replace("+00:00", "Z")
 
 
 def as_json(value: Any) -> str:

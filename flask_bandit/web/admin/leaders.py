@@ -12,7 +12,7 @@ from ...analysis.results import POSTERIOR, ArmResult, Interval, Results
 from ..pages import BanditPage
 from ..reports import ArmReport
 from .numbers import Numbers
-from .scales import ticks
+from .scales import decimals, ticks
 from .tracks import letters, tracks
 
 WIDEST = 1.5
@@ -97,11 +97,10 @@ def leaderboard(page: BanditPage, numbers: Numbers) -> Leaderboard:
         )
         for arm in (*results, *(arm for arm in reports if arm not in results))
     )
-    write = rate_writer(page.results, numbers)
     control = next((row.mean for row in results.values() if row.is_control and row.mean), None)
     return Leaderboard(
         rows=rows,
-        ticks=tuple((axis.place(at), write(at)) for at in axis.ticks),
+        ticks=tuple((axis.place(at), axis.write(at, page, numbers)) for at in axis.ticks),
         control=axis.place(control.estimate) if control else None,
     )
 
@@ -140,6 +139,11 @@ class _Axis:
         """Return where a value is, in percent of the axis."""
         low, high = self.ticks[0], self.ticks[-1]
         return round(100.0 * min(max((value - low) / (high - low), 0.0), 1.0), 2)
+
+    def write(self, value: float, page: BanditPage, numbers: Numbers) -> str:
+        if page.results and page.results.is_binary:
+            return numbers.percent(value, decimals(self.ticks, 100.0))
+        return numbers.number(value)
 
     def bar(self, mean: Interval | None) -> Bar | None:
         if mean is None:

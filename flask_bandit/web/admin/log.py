@@ -53,6 +53,7 @@ class LogFilter:
     """
 
     bandit: str
+    version: int | None = None
     arm: str | None = None
     subjects: Collection[str] | None = None
     ids: Collection[str] = ()
@@ -61,7 +62,7 @@ class LogFilter:
 
     def wants(self, made: Decision) -> bool:
         """Return whether a decision of this bandit and time is wanted."""
-        if self.arm is not None and made.arm != self.arm:
+        if self.version not in (None, made.version) or self.arm not in (None, made.arm):
             return False
         return self.subjects is None or made.subject in self.subjects or made.id in self.ids
 
@@ -116,9 +117,7 @@ class _Backwards:
     :ivar end: what is older has not been read
     """
 
-    def __init__(
-        self, storage: BanditStorage, wanted: LogFilter, before: Position | None
-    ) -> None:
+    def __init__(self, storage: BanditStorage, wanted: LogFilter, before: Position | None) -> None:
         self._storage = storage
         self._wanted = wanted
         self._before = before
@@ -144,7 +143,7 @@ class _Backwards:
         return self._read >= MOST_READ and self.end < self._begin
 
     def next(self, count: int) -> list[LogEntry]:
-        """Return the newest entries of the next window: up to ``count``, none if it was too long."""
+        """Return up to ``count`` entries of the next window; none if it was too long."""
         start = max(self._start(), self._first)
         is_one_moment = math.isinf(self.end) or math.nextafter(start, math.inf) >= self.end
         entries: Iterable[LogEntry] = self._entries(start, self.end)
@@ -158,7 +157,7 @@ class _Backwards:
         found = nlargest(count, filter(self._is_wanted, entries), key=Position.of)
         self.end = start
         # Not before the many that were found are behind: longer, it would be too long again.
-        if self.end <= self._crowded and self._read - before < MOST_AT_ONCE / (STEP + 1):
+        if self._read - before < MOST_AT_ONCE / (STEP + 1):
             self._width *= STEP
         return found
 
@@ -191,12 +190,13 @@ def parse_filter(
     """Read a filter from a query string.
 
     :param known_as: returns the pseudonyms of a user, and the ids of decisions
-    :raises ValueError: a time cannot be read; the message says what to write
+    :raises ValueError: a version or a time cannot be read; the message says what to write
     """
     text = arguments.get("subject", "").strip()
     pseudonyms, ids = known_as(text) if text else ((), ())
     return LogFilter(
         bandit,
+        version=_version(arguments.get("version", "")),
         arm=arguments.get("arm") or None,
         # What a page shows can be looked for: a pseudonym, or a decision's id.
         subjects={text, *pseudonyms} if text else None,
@@ -218,6 +218,13 @@ def parse_position(arguments: Mapping[str, str]) -> Position | None:
     if not math.isfinite(at):
         raise ValueError(f"{text!r} is no time")
     return Position(at, arguments.get("id", ""))
+
+
+def _version(text: str) -> int | None:
+    try:
+        return int(text) if text else None
+    except ValueError:
+        raise ValueError(f"{text!r} is no version; write a number such as 1") from None
 
 
 def _moment(text: str) -> float | None:

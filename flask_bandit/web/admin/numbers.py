@@ -88,7 +88,8 @@ class Numbers:
             return f"< {self.percent(0.001)}"
         if 0.999 < value < 1.0:
             return f"> {self.percent(0.999)}"
-        return self.percent(value)
+        # Cut rather than rounded up, as in the verdict's sentence.
+        return self.percent(math.floor(1000.0 * value) / 1000.0 if 0.995 <= value < 1.0 else value)
 
     def moment(self, at: float | None) -> str:
         """Return the date and the time of seconds since the epoch."""

@@ -14,7 +14,6 @@ from flask import (
     Blueprint,
     Response,
     abort,
-    current_app,
     flash,
     redirect,
     request,
@@ -35,8 +34,19 @@ from ..reports import BanditReport, Stored, report
 from ..state import AppState, app_state
 from . import files
 from .access import may_enter, person
-from .actions import OFFERS, WEIGHT, OFF, Offer, arms_of, note, offered, perform, sample
-from .actions import sentence, subject_of
+from .actions import (
+    OFF,
+    OFFERS,
+    WEIGHT,
+    Offer,
+    arms_of,
+    note,
+    offered,
+    perform,
+    sample,
+    sentence,
+    subject_of,
+)
 from .context import bandit_context, index_context
 from .log import LogFilter, LogPage, parse_filter, parse_position, read_log_page
 from .numbers import Numbers
@@ -158,10 +168,9 @@ class BanditAdmin(BaseView):  # type: ignore[misc]
             **self._bandit_context(page),
             name=found.name,
             offers=offered(found),
-            version=found.version if found.is_current is False else None,
-            log=read_log_page(state.storage, LogFilter(found.name), size=LATEST),
+            log=read_log_page(state.storage, LogFilter(found.name, found.version), size=LATEST),
             arms=[each.arm for each in found.arms],
-            asked={},
+            asked={"version": str(found.version)},
             is_first=True,
             files=files,
         )
@@ -191,7 +200,9 @@ class BanditAdmin(BaseView):  # type: ignore[misc]
             "bandit_admin/log.html",
             name=found.name,
             arms=[each.arm for each in found.arms],
-            asked={key: request.args.get(key, "") for key in _ASKED},
+            report=found,
+            numbers=_numbers(),
+            asked={key: request.args[key] for key in _ASKED if request.args.get(key)},
             log=shown,
             problem=problem,
             is_first=not request.args.get("before"),
@@ -212,9 +223,7 @@ class BanditAdmin(BaseView):  # type: ignore[misc]
         # connection breaks, and nobody takes half a file for all of it.
         first = tuple(islice(entries, 1))
         media_type, chunks = files.FORMATS[ending]
-        response = Response(
-            stream_with_context(chunks(chain(first, entries))), mimetype=media_type
-        )
+        response = Response(stream_with_context(chunks(chain(first, entries))), mimetype=media_type)
         response.headers.set(
             "Content-Disposition", "attachment", filename=files.file_name(found.name, ending)
         )
@@ -230,16 +239,17 @@ class BanditAdmin(BaseView):  # type: ignore[misc]
         form = _TokenForm(request.form)
         if request.method == "POST":
             return self._perform(state, found, OFFERS[action], form)
-        becomes, problem = "", ""
         try:
             planned = Action(state, [found.name], action, sample(found, action))
         except LifecycleError as error:
             return self._confirm(found, OFFERS[action], None, str(error), 409)
-        for name, control in planned.changing.items():
-            becomes = planned.visitors(name, control)
-        if not becomes and action != "weights":
+        # Weights are only chosen now, and so is the arm to declare.
+        if action in ("weights", "declare"):
+            return self._confirm(found, OFFERS[action], form)
+        if found.name not in planned.changing:
             return self._confirm(found, OFFERS[action], None, f"it is {found.state} already")
-        return self._confirm(found, OFFERS[action], form, problem, becomes=becomes)
+        becomes = planned.visitors(found.name, planned.changing[found.name])
+        return self._confirm(found, OFFERS[action], form, becomes=becomes)
 
     def _perform(
         self, state: AppState, found: BanditReport, offer: Offer, form: _TokenForm
@@ -321,7 +331,8 @@ class BanditAdmin(BaseView):  # type: ignore[misc]
         return response
 
 
-_ASKED = ("arm", "subject", "since", "until")
+_ASKED = ("version", "arm", "subject", "since", "until")
+"""The names of what a log can be filtered by."""
 
 
 def _numbers() -> Numbers:

@@ -66,6 +66,4 @@ def do(client: Any, action: str, name: str = "btn", **form: str) -> Any:
 
 def send(client: Any, action: str, name: str, form: dict[str, str]) -> Any:
     """Send an action's form, whatever is in it."""
-    return client.post(
-        f"{ROOT}do/{action}", query_string={"name": name}, data=form, auth=ANN
-    )
+    return client.post(f"{ROOT}do/{action}", query_string={"name": name}, data=form, auth=ANN)

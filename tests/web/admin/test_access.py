@@ -130,7 +130,7 @@ def test_with_access_debug_opens_nothing() -> None:
 @pytest.mark.parametrize("argument", ["access", "who"])
 def test_an_answer_in_place_of_a_function(argument: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{argument}=lambda"):
-        BanditAdmin(**{argument: True})
+        BanditAdmin(**{argument: True})  # type: ignore[arg-type]
 
 
 def test_access_is_asked_at_each_request() -> None:
@@ -195,7 +195,7 @@ def test_the_name_is_flask_logins_user() -> None:
     class User(UserMixin):  # type: ignore[misc]
         id = "user-7"
 
-    @manager.request_loader
+    @manager.request_loader  # type: ignore[untyped-decorator]
     def load(request: Any) -> User:
         return User()
 

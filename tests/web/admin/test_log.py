@@ -30,9 +30,9 @@ from flask_bandit.web.admin.files import (
     utc,
 )
 from flask_bandit.web.admin.log import (
-    LogFilter,
     MOST_AT_ONCE,
     MOST_READ,
+    LogFilter,
     Position,
     parse_filter,
     parse_position,
@@ -50,9 +50,12 @@ def stored(storage: BanditStorage, *made: Decision) -> None:
     storage.commit(decisions(*made))
 
 
-def ids_of_pages(
-    storage: BanditStorage, wanted: LogFilter = ALL, size: int = 7
-) -> list[list[str]]:
+def ids_on_pages(storage: BanditStorage, wanted: LogFilter = ALL, size: int = 7) -> list[str]:
+    """Return the decisions' ids as they follow each other on all pages."""
+    return [id_ for page in ids_of_pages(storage, wanted, size) for id_ in page]
+
+
+def ids_of_pages(storage: BanditStorage, wanted: LogFilter = ALL, size: int = 7) -> list[list[str]]:
     """Return the decisions' ids on each page, from the newest on."""
     pages, before = [], None
     while True:
@@ -80,7 +83,8 @@ def scattered(count: int, seed: int) -> list[Decision]:
         at = chance.choice(bursts) + chance.choice([0.0, chance.expovariate(1 / 60)])
         arm = chance.choice(["green", "red", "blue"])
         subject = chance.choice([None, "s1", "s2"])
-        made.append(decision(f"d{number}", arm, "btn", at=at, subject=subject))
+        version = chance.choice([1, 1, 2])
+        made.append(decision(f"d{number}", arm, "btn", at=at, subject=subject, version=version))
     return made
 
 
@@ -88,8 +92,8 @@ def scattered(count: int, seed: int) -> list[Decision]:
 def test_pages_show_each_decision_once(storage: BanditStorage, seed: int) -> None:
     stored(storage, *scattered(500, seed), decision("other", bandit="other", at=NOW))
     pages = ids_of_pages(storage)
-    assert sum(pages, []) == newest_first(storage)
-    assert len(sum(pages, [])) == 500
+    assert [id_ for page in pages for id_ in page] == newest_first(storage)
+    assert sum(map(len, pages)) == 500
     assert {len(page) for page in pages[:-1]} == {7}
 
 
@@ -107,7 +111,7 @@ def test_pages_show_each_decision_once(storage: BanditStorage, seed: int) -> Non
 def test_pages_show_each_decision_once_whatever_its_time(times: list[float], size: int) -> None:
     storage = MemoryBanditStorage()
     stored(storage, *(decision(f"d{n}", bandit="btn", at=at) for n, at in enumerate(times)))
-    assert sum(ids_of_pages(storage, size=size), []) == newest_first(storage)
+    assert ids_on_pages(storage, size=size) == newest_first(storage)
 
 
 def test_a_decision_that_comes_meanwhile_moves_nothing(storage: BanditStorage) -> None:
@@ -123,6 +127,7 @@ def test_a_decision_that_comes_meanwhile_moves_nothing(storage: BanditStorage) -
     "wanted",
     [
         replace(ALL, arm="red"),
+        replace(ALL, version=2),
         replace(ALL, subjects={"s1"}),
         replace(ALL, subjects={"s1"}, ids={"d7", "d8"}),
         replace(ALL, since=NOW - 100 * DAY),
@@ -139,12 +144,13 @@ def test_filters(storage: BanditStorage, wanted: LogFilter) -> None:
     def fits(one: Decision) -> bool:
         return (
             wanted.arm in (None, one.arm)
+            and wanted.version in (None, one.version)
             and (wanted.subjects is None or one.subject in wanted.subjects or one.id in wanted.ids)
             and (wanted.since is None or one.at >= wanted.since)
             and (wanted.until is None or one.at < wanted.until)
         )
 
-    found = sum(ids_of_pages(storage, wanted), [])
+    found = ids_on_pages(storage, wanted)
     assert found == newest_first(storage, wanted)
     assert set(found) == {one.id for one in made if fits(one)}
 
@@ -192,7 +198,7 @@ def test_a_rare_filter_stops_somewhere_and_goes_on_from_there() -> None:
     assert first.read_to is not None
     assert NOW - 365 * DAY < first.read_to < NOW
     assert first.older == Position(first.read_to, "")
-    assert sum(ids_of_pages(storage, wanted), []) == ["d000005", "oldest"]
+    assert ids_on_pages(storage, wanted) == ["d000005", "oldest"]
 
 
 def test_a_burst_long_ago_and_one_moment_with_many_decisions() -> None:
@@ -203,7 +209,7 @@ def test_a_burst_long_ago_and_one_moment_with_many_decisions() -> None:
         *(decision(f"same{n:05}", bandit="btn", at=burst) for n in range(MOST_AT_ONCE + 500)),
         *(decision(f"near{n:05}", bandit="btn", at=burst + n / 100) for n in range(4000)),
     )
-    assert sum(ids_of_pages(storage, size=500), []) == newest_first(storage)
+    assert ids_on_pages(storage, size=500) == newest_first(storage)
 
 
 def test_what_is_pruned_or_stands_for_another_is_in_no_page(storage: BanditStorage) -> None:
@@ -255,7 +261,8 @@ def test_pages_follow_each_other_by_their_links(storage: BanditStorage) -> None:
     app = admin_app(storage=storage)
     stored(storage, *scattered(180, 2))
     client = app.test_client()
-    found, url = [], f"{ROOT}log?name=btn&arm=red"
+    found: list[str] = []
+    url: str | None = f"{ROOT}log?name=btn&arm=red"
     while url:
         page = client.get(url).text
         found += shown(page)
@@ -304,11 +311,22 @@ def test_a_subject_is_found_with_what_was_decided_before_they_signed_in() -> Non
 
 def test_a_wrong_filter_is_told() -> None:
     client = admin_app().test_client()
-    for query in ("since=gestern", "before=nan"):
+    for query in ("since=gestern", "before=nan", "version=new"):
         answer = client.get(f"{ROOT}log?name=btn&{query}")
         assert answer.status_code == 400
         assert 'role="alert"' in answer.text
     assert client.get(f"{ROOT}log.csv?name=btn&since=gestern").status_code == 400
+
+
+def test_numbers_are_written_as_the_visitor_does() -> None:
+    storage = MemoryBanditStorage()
+    client = admin_app(storage=storage).test_client()
+    filled(storage)
+    page = client.get(f"{ROOT}log?name=btn", headers={"Accept-Language": "de"}).text
+    assert "<strong>0,5</strong>" in page
+    assert "<bdi>red</bdi> 0,25" in page
+    assert "<bdi>reward</bdi> = -2,5 <small>at 2023-11-14T22:13:21Z</small>" in page
+    assert "<strong>unknown</strong>" in page
 
 
 def test_an_empty_log_says_what_to_do() -> None:
@@ -390,8 +408,10 @@ def test_csv(storage: BanditStorage) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "\nx", "  =1", "\n=1", "\u00a0=1", "\ufeff=1"]
-    + ["\u200b-1", "\uff1d1", "\uff20x"],
+    [
+        *("=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "\nx", "  =1", "\n=1"),
+        *("\u00a0=1", "\ufeff=1", "\u200b-1", "\uff1d1", "\uff20x"),
+    ],
 )
 def test_no_cell_is_a_formula(text: str) -> None:
     assert plain_cell(text) == f"'{text}"

@@ -25,7 +25,19 @@ from tests.web.conftest import make_app, set_cookies
 from .conftest import ROOT, admin_app, do, open_to_all
 
 HOSTILE = "</script><script>alert(1)</script>"
-ODD = ["a/b", "..", ".", "log.csv", "do/reset", "a b", "a?b=c&d", "#1", "\u00e9\U0001f3b2", "", "%2f"]
+ODD = [
+    "a/b",
+    "..",
+    ".",
+    "log.csv",
+    "do/reset",
+    "a b",
+    "a?b=c&d",
+    "#1",
+    "\u00e9\U0001f3b2",
+    "",
+    "%2f",
+]
 PAGES = ("", "bandit?name=btn", "live?name=btn", "log?name=btn", "do/pause?name=btn")
 
 
@@ -93,6 +105,10 @@ def test_an_older_version(storage: BanditStorage) -> None:
     assert page.status_code == 200
     assert f'data-live="{ROOT}live?name=btn&amp;version=1"' in page.text
     assert client.get(f"{ROOT}live?name=btn&version=1").status_code == 200
+    # Nobody has come to version 2 yet.
+    newest = list(storage.iter_log("btn"))[-1].decision
+    assert f"<code>{newest.id}</code>" in page.text
+    assert newest.id not in client.get(f"{ROOT}bandit?name=btn").text
     for version in (0, 3, 10**30):
         assert client.get(f"{ROOT}bandit?name=btn&version={version}").status_code == 404
 
@@ -209,8 +225,10 @@ def test_styles_and_scripts_are_served() -> None:
     own = re.findall(r'"(/admin/bandits/assets/[^"]*)"', page)
     assert len(own) >= 2
     for url in own:
-        assert client.get(url).status_code == 200
-        assert client.get(url).headers.get("Cache-Control") != "no-store"
+        with client.get(url) as answer:
+            assert answer.status_code == 200
+            assert answer.text
+            assert answer.headers.get("Cache-Control") != "no-store"
 
 
 def test_the_dashboard_is_no_visitor(storage: BanditStorage) -> None:
@@ -303,9 +321,7 @@ def test_an_app_whose_extensions_come_later() -> None:
     admin = Admin()
     admin.add_view(BanditAdmin(access=open_to_all))
     app = Flask("shop")
-    app.config.update(
-        SECRET_KEY="k" * 32, TESTING=True, MAB_STORAGE_ENGINE=MemoryBanditStorage()
-    )
+    app.config.update(SECRET_KEY="k" * 32, TESTING=True, MAB_STORAGE_ENGINE=MemoryBanditStorage())
     admin.init_app(app)
     BanditMiddleware(app)
     assert app.test_client().get(ROOT).status_code == 200
@@ -320,16 +336,15 @@ def test_two_apps_show_their_own_bandits() -> None:
 
 def test_a_dashboard_at_the_root_of_the_site() -> None:
     app = Flask("ops")
-    app.config.update(
-        SECRET_KEY="k" * 32, TESTING=True, MAB_STORAGE_ENGINE=MemoryBanditStorage()
-    )
+    app.config.update(SECRET_KEY="k" * 32, TESTING=True, MAB_STORAGE_ENGINE=MemoryBanditStorage())
     BanditMiddleware(app)
     Admin(app).add_view(BanditAdmin(access=open_to_all, url="/"))
     client = app.test_client()
     page = client.get("/")
     assert page.status_code == 200
     (style,) = re.findall(r'"([^"]*dashboard\.css)"', page.text)
-    assert client.get(style).status_code == 200
+    with client.get(style) as answer:
+        assert answer.status_code == 200
 
 
 def test_an_app_below_a_prefix() -> None:
@@ -357,9 +372,7 @@ def test_an_app_without_bandits() -> None:
 
 def test_an_app_with_no_bandit_yet() -> None:
     app = Flask("plain")
-    app.config.update(
-        SECRET_KEY="k" * 32, TESTING=True, MAB_STORAGE_ENGINE=MemoryBanditStorage()
-    )
+    app.config.update(SECRET_KEY="k" * 32, TESTING=True, MAB_STORAGE_ENGINE=MemoryBanditStorage())
     BanditMiddleware(app)
     Admin(app).add_view(BanditAdmin(access=open_to_all))
     assert app.test_client().get(ROOT).status_code == 200
