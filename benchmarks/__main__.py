@@ -13,6 +13,7 @@ MODULES = (
     "propensities",
     "regret",
     "delayed_rewards",
+    "verdicts",
     "dashboard",
 )
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from .analysis.digest import REWARDS, Digest, Reader, Span, cell_length
 from .background import Background
-from .bandits import Bandit
 from .control import Control, lifetime
 from .counting import goal_stats
 from .engine import LATE_DECISION, Engine, logger
@@ -116,7 +115,7 @@ class Digester:
                 storage.write_digest(key, {}, stored.revision)
 
     def _counted(self, key: BanditKey, rows: ArmCounts) -> tuple[int, int]:
-        options = _options(self._engine.bandits.get(key.bandit))
+        options = _options(self._engine, key.bandit)
         sums = [goal_stats(options, row) for row in rows.values()]
         return sum(each.pulls for each in sums), sum(each.rewards for each in sums)
 
@@ -144,7 +143,7 @@ class _Pass:
     def __init__(
         self, engine: Engine, key: BanditKey, control: Control, counted: tuple[int, int]
     ) -> None:
-        options = _options(engine.bandits.get(key.bandit))
+        options = _options(engine, key.bandit)
         self._storage, self._key = engine.storage, key
         self._goal, self._window = options.goal, options.reward_window
         self._life = lifetime(control, key.version)
@@ -207,5 +206,6 @@ class _Pass:
         return Reader(self._key.version, self._goal, self._window, self.now, cell)
 
 
-def _options(bandit: Bandit | None) -> Options:
-    return _DEFAULT if bandit is None else bandit.options
+def _options(engine: Engine, name: str) -> Options:
+    """Return a bandit's options, the default ones if it is not in the code any more."""
+    return engine.bandits[name].options if name in engine.bandits else _DEFAULT

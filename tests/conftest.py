@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 
+import hypothesis
 import pytest
+
+# The machines are shared: how long an example takes says nothing.
+hypothesis.settings.register_profile("patient")
+hypothesis.settings.load_profile("patient")
 
 pytest_plugins = ["pytester", "tests.servers.postgres", "tests.servers.redis", "tests.servers.zeo"]
 

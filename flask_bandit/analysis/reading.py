@@ -22,7 +22,6 @@ class Question:
     :param window: seconds within which a reward must come; ``None``: whenever
     :param prior: of the rates, Beta(a, b)
     :param winner: the arm that was declared
-    :param floor: share of the traffic that is spread evenly
     :param confidence: of all intervals, and of a decision
     """
 
@@ -31,7 +30,6 @@ class Question:
     window: float | None = None
     prior: tuple[float, float] = (1.0, 1.0)
     winner: str | None = None
-    floor: float = 0.0
     confidence: float = 0.95
 
     @property

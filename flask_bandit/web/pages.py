@@ -127,7 +127,6 @@ class _Reader:
             is_once=options.mode(options.goal) == "once",
             window=options.reward_window,
             winner=control.winner if found.is_current else None,
-            floor=0.0 if bandit is None else bandit.floor,
         )
         results: Results = read_results(stats, digest, asked, with_series=with_series)
         return results

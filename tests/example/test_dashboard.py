@@ -57,6 +57,8 @@ Chrome = webdriver.Chrome
 WORKERS = 4
 VISITORS = 5000
 ROOT = "/admin/bandits/"
+TILE = ".tile [data-value]"
+"""The first has the number of visitors."""
 COLOR, TEXT = f"{ROOT}bandit?name=color_btn", f"{ROOT}bandit?name=txt_btn"
 HASTE = "const slow = setTimeout; window.setTimeout = (what, wait) => slow(what, wait / 40);"
 """Makes a page's clock run ahead, so that it refreshes itself four times a second."""
@@ -81,14 +83,15 @@ def browser(chromium: Chrome) -> Iterator[Chrome]:
     assert said == []
 
 
-def look(browser: Chrome, scheme: str, width: int) -> None:
-    """Give the browser a colour scheme and a width."""
-    scheme_now = {"name": "prefers-color-scheme", "value": scheme}
-    screen = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme_now]})
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    # The screen takes its new size after the answer to the command.
-    wait_for(lambda: browser.execute_script("return window.innerWidth") == width)
+def look(browser: Chrome, scheme: str, width: int = 0) -> None:
+    """Give the browser a colour scheme, and a width."""
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    if width:
+        screen = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        # The screen takes its new size after the answer to the command.
+        wait_for(lambda: browser.execute_script("return window.innerWidth") == width)
 
 
 @contextmanager
@@ -124,7 +127,8 @@ class Town:
         return rows
 
     def page(self, name: str) -> BanditPage:
-        page: BanditPage = read_page(self.state, name, most=None)
+        """Return what there is to say about version 1 of a bandit."""
+        page: BanditPage = read_page(self.state, name, 1, most=None)
         return page
 
 
@@ -180,13 +184,6 @@ def value_of(browser: Chrome, selector: str) -> float:
 def text_of(browser: Chrome, selector: str) -> str:
     """Return a text as it is in the page, also where it cannot be seen now."""
     return " ".join((find(browser, selector).get_attribute("textContent") or "").split())
-
-
-def sign_in(browser: Chrome, url: str, name: str) -> None:
-    browser.get(f"{url}/sign-in")
-    find(browser, "#name").send_keys(name)
-    find(browser, ".name button").click()
-    wait_for(lambda: f"Signed in as {name}" in browser.page_source)
 
 
 # What is drawn, and what the table below it says.
@@ -247,7 +244,7 @@ def check_figure(browser: Chrome, figure: str, page: BanditPage) -> None:
         assert flat([cell[:1] for cell in cells]) == exact([row[2:3] for row in wanted])
         for value, text in cells:
             if value is not None and 0.001 <= value <= 0.999:
-                assert float(text.partition("%")[0]) == pytest.approx(100 * value, abs=0.0501)
+                assert float(text.partition("%")[0]) == pytest.approx(100 * value, abs=0.1)
     whole = [[cell[0] for cell in row[:3]] for row in table]
     assert flat(whole) == exact((span.start, span.end, span.decisions) for span in series)
 
@@ -299,28 +296,32 @@ def check_lines(browser: Chrome, figure: str) -> None:
 
 def test_charts_tables_and_leaderboard_tell_what_is_stored(browser: Chrome, town: Town) -> None:
     for name in ("color_btn", "txt_btn"):
-        browser.get(f"{town.url}{ROOT}bandit?name={name}")
-        page, pulls = town.page(name), Counter[str]()
+        browser.get(f"{town.url}{ROOT}bandit?name={name}&version=1")
+        page, stored = town.page(name), Counter[str]()
         for row in town.counts(name).values():
-            pulls.update({key: int(row[key]) for key in ("pulls", "rewards")})
-        assert page.results is not None
+            stored.update({key: int(row[key]) for key in ("pulls", "rewards")})
+        assert stored["pulls"] >= VISITORS
         for figure in SPAN_VALUES:
             check_figure(browser, figure, page)
         check_lines(browser, "best")
         check_leaderboard(browser, town, name)
-        tiles = browser.find_elements(By.CSS_SELECTOR, ".tile dd")
-        assert [float(tile.get_attribute("data-value") or "") for tile in tiles[:2]] == [
-            pulls["pulls"],
-            pulls["rewards"],
-        ]
-        assert pulls["pulls"] == VISITORS
-        sentence = page.results.verdict.sentence
-        assert text_of(browser, "[data-verdict]") == sentence
-        browser.get(town.url + ROOT)
-        listed = browser.find_elements(By.CSS_SELECTOR, ".bandit")
-        (row_text,) = [each.text for each in listed if name in each.text]
-        assert sentence in row_text
-        assert "5,000" in row_text
+        tiles = browser.find_elements(By.CSS_SELECTOR, TILE)
+        shown = [float(tile.get_attribute("data-value") or "nan") for tile in tiles]
+        assert shown[:2] == [stored["pulls"], stored["rewards"]]
+        assert page.results is not None
+        assert text_of(browser, "[data-verdict]") == page.results.verdict.sentence
+
+
+def test_the_list_says_what_the_pages_say(browser: Chrome, town: Town) -> None:
+    browser.get(town.url + COLOR)
+    sentence, visitors = text_of(browser, "[data-verdict]"), value_of(browser, TILE)
+    browser.get(town.url + ROOT)
+    listed = browser.find_elements(By.CSS_SELECTOR, ".bandit")
+    (text,) = [" ".join(each.text.split()) for each in listed if "color_btn" in each.text]
+    assert sentence in text
+    assert f"{visitors:,.0f}" in text
+    find(browser, '.bandit a[href$="color_btn"]').click()
+    wait_for(lambda: find(browser, "h1").text == "color_btn")
 
 
 # What is done there.
@@ -387,7 +388,7 @@ def check_history(browser: Chrome, town: Town, *done: str) -> None:
 
 
 def test_what_is_done_there_is_followed_by_all_workers(browser: Chrome, town: Town) -> None:
-    sign_in(browser, town.url, "Ann")
+    test_browser.sign_in(browser, town.shop, "Ann")
     browser.get(town.url + TEXT)
 
     press(browser, "Weigh arms")
@@ -491,11 +492,11 @@ def test_the_page_follows_while_it_is_open(browser: Chrome, town: Town) -> None:
     with haste(browser):
         browser.get(town.url + COLOR)
     browser.execute_script("window.wasHere = true")
-    tile, before = ".tile dd", value_of(browser, ".tile dd")
+    before = value_of(browser, TILE)
     summary = find(browser, '[data-figure="rate"] summary')
     summary.send_keys(Keys.ENTER)
     assert town.ask("GET", "/").status == 200
-    wait_for(lambda: stable(browser, tile) == before + 1)
+    wait_for(lambda: stable(browser, TILE) == before + 1)
     assert stable(browser, '.leaderboard [data-name="pulls"]') > 0
     assert browser.execute_script("return window.wasHere") is True
     now = browser.execute_script(
@@ -528,11 +529,11 @@ def test_an_outage_is_told_and_passes(
     with serving(app) as url:
         with haste(browser):
             browser.get(url + COLOR)
-        assert stable(browser, ".tile dd") == 100
+        assert stable(browser, TILE) == 100
         redis.pause()
         wait_for(lambda: "The storage is down" in banner(browser))
         assert "The numbers below are from" in banner(browser)
-        assert stable(browser, ".tile dd") == 100
+        assert stable(browser, TILE) == 100
         for path in ("", "bandit?name=color_btn", "log?name=color_btn"):
             with closing(HTTPConnection("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
                 connection.request("GET", ROOT + path)
@@ -541,7 +542,7 @@ def test_an_outage_is_told_and_passes(
                 assert "<h1>The storage is down</h1>" in response.read().decode()
         redis.resume()
         wait_for(lambda: banner(browser) == "")
-        assert stable(browser, ".tile dd") == 100
+        assert stable(browser, TILE) == 100
         browser.get(url + COLOR)
         assert browser.find_elements(By.CSS_SELECTOR, ".tile")
         browser.get("about:blank")
@@ -551,25 +552,25 @@ def test_an_outage_is_told_and_passes(
 
 
 def check_access(browser: Chrome, what: str) -> None:
-    """Let axe look at the page, and measure whether it fits the screen."""
+    """Let axe look at the page in both colour schemes, and measure whether it fits the screen."""
     axe = Axe(browser)
     axe.inject()
-    # The menu is as Flask-Admin makes it.
-    violations = axe.run({"exclude": [[".navbar"]]})["violations"]
-    assert violations == [], f"{what}: {axe.report(violations)}"
+    for scheme, options in (("light", {}), ("dark", {"runOnly": ["color-contrast"]})):
+        look(browser, scheme)
+        # The menu is as Flask-Admin makes it.
+        violations = axe.run({"exclude": [[".navbar"]]}, options)["violations"]
+        assert violations == [], f"{what}, {scheme}: {axe.report(violations)}"
     needed, given = widths(browser)
     assert needed <= given, f"{what} scrolls sideways"
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
-def test_everybody_can_read_it(
-    browser: Chrome, small_shop: tuple[str, Flask], scheme: str, width: int
-) -> None:
+@pytest.mark.parametrize("width", [1280, 390])
+def test_everybody_can_read_it(browser: Chrome, small_shop: tuple[str, Flask], width: int) -> None:
     url, app = small_shop
     state = app.extensions["bandit"]
     Action(state, ["color_btn"], "weights", {"red": 0.5}, "ann").do("color_btn")
     Action(state, ["txt_btn"], "reset", None, "ann").do("txt_btn")
-    look(browser, scheme, width)
+    look(browser, "light", width)
     for path in (
         "",
         "bandit?name=color_btn",
@@ -580,13 +581,13 @@ def test_everybody_can_read_it(
         "do/weights?name=color_btn",
     ):
         browser.get(url + ROOT + path)
-        browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = 1")
-        check_access(browser, f"{path} ({scheme}, {width})")
+        browser.execute_script(
+            "for (const each of document.querySelectorAll('details')) each.open = true"
+        )
+        check_access(browser, f"{path} at {width}")
     Action(state, ["color_btn"], "declare", "red", "ann").do("color_btn")
-    for other in ("light", "dark"):
-        look(browser, other, width)
-        browser.get(url + COLOR)
-        check_access(browser, f"declared ({other}, {width})")
+    browser.get(url + COLOR)
+    check_access(browser, f"a declared bandit at {width}")
 
 
 def test_it_works_without_scripts(browser: Chrome, small_shop: tuple[str, Flask]) -> None:
@@ -607,35 +608,30 @@ def test_it_works_without_scripts(browser: Chrome, small_shop: tuple[str, Flask]
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
-def tab_to(browser: Chrome, text: str) -> None:
-    """Press Tab until what has the focus says this, and can be seen to have it."""
+def tab_to(browser: Chrome, is_it: Callable[[WebElement], bool]) -> None:
+    """Press Tab until the right thing has the focus, and can be seen to have it."""
     for _ in range(40):
         ActionChains(browser).send_keys(Keys.TAB).perform()
         focused = browser.switch_to.active_element
-        if focused.text == text:
-            outline = focused.value_of_css_property("outline-style")
-            assert outline != "none", f"nothing shows that {text!r} has the focus"
+        if is_it(focused):
+            assert focused.value_of_css_property("outline-style") != "none"
             return
-    pytest.fail(f"Tab does not lead to {text!r}")
+    pytest.fail("Tab does not lead there")
 
 
 def test_an_action_by_the_keyboard_alone(browser: Chrome, small_shop: tuple[str, Flask]) -> None:
     url, app = small_shop
     browser.get(url + ROOT)
     for step in ("color_btn", "Declare a winner"):
-        tab_to(browser, step)
+        tab_to(browser, lambda focused, step=step: focused.text == step)  # type: ignore[misc]
         ActionChains(browser).send_keys(Keys.ENTER).perform()
-        wait_for(lambda step=step: step in find(browser, "h1").text)
-    for key in (Keys.TAB, Keys.SPACE):
-        if browser.switch_to.active_element.get_attribute("name") != "arm":
-            while browser.switch_to.active_element.get_attribute("name") != "arm":
-                ActionChains(browser).send_keys(Keys.TAB).perform()
-        else:
-            ActionChains(browser).send_keys(key).perform()
-    tab_to(browser, "Declare a winner")
+        wait_for(lambda step=step: step in find(browser, "h1").text)  # type: ignore[misc]
+    tab_to(browser, lambda focused: focused.get_attribute("name") == "arm")
+    ActionChains(browser).send_keys(Keys.SPACE, Keys.ARROW_DOWN).perform()
+    tab_to(browser, lambda focused: focused.text == "Declare a winner")
     ActionChains(browser).send_keys(Keys.ENTER).perform()
     wait_for(lambda: bool(browser.find_elements(By.CSS_SELECTOR, ".message-done")))
-    assert app.extensions["bandit"].storage.read_control()["color_btn"]["winner"] == "green"
+    assert app.extensions["bandit"].storage.read_control()["color_btn"]["winner"] == "red"
 
 
 # Names that were not meant to be nice.

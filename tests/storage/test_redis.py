@@ -124,7 +124,6 @@ COMMITS = st.builds(
 
 @settings(
     max_examples=150,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(sent=st.lists(COMMITS, min_size=1, max_size=8))
@@ -230,7 +229,6 @@ def test_a_stretch_of_time_is_read_without_the_rest(start_redis: StartRedis) -> 
 
 @settings(
     max_examples=150,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(

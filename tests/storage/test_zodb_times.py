@@ -114,7 +114,7 @@ def test_a_stretch_of_time_is_read_without_the_rest(
 TIMES = st.none() | st.integers(-10, 10).map(lambda n: NOW + n * HOUR / 4)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     steps=st.lists(st.tuples(st.integers(-6, 6), st.integers(-10, 10), st.booleans()), max_size=12),
     since=TIMES,

@@ -86,7 +86,6 @@ cookie_texts = st.one_of(
 
 @settings(
     max_examples=10_000,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(text=cookie_texts)
@@ -99,7 +98,7 @@ def test_any_cookie_text_gives_a_normal_page_and_no_reward(battered: Flask, text
     assert rewards(battered) == 0
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_an_edited_cookie_earns_nothing(battered: Flask, data: st.DataObject) -> None:
     value = cookie_value(battered.test_client().get("/btn"))

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import pygal
 from pygal.style import Style
 
-from .numbers import Numbers
 from .scales import time_ticks
 from .tracks import Line, Sign, Value
+
+if TYPE_CHECKING:
+    from .numbers import Numbers
+
+# pygal leaves a finder of modules behind that has no find_spec(), so that from then on Python 3.10
+# and 3.11 warn at each import of something that is not there.
+sys.meta_path[:] = [each for each in sys.meta_path if not isinstance(each, pygal.PluginImportFixer)]
 
 WIDTH, HEIGHT = 640, 300
 PANEL_HEIGHT = 360

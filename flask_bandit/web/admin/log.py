@@ -157,7 +157,7 @@ class _Backwards:
         found = nlargest(count, filter(self._is_wanted, entries), key=Position.of)
         self.end = start
         # Not before the many that were found are behind: longer, it would be too long again.
-        if self._read - before < MOST_AT_ONCE / (STEP + 1):
+        if self.end <= self._crowded and self._read - before < MOST_AT_ONCE / (STEP + 1):
             self._width *= STEP
         return found
 

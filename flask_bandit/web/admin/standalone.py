@@ -24,8 +24,7 @@ def standalone_report(page: BanditPage, app_name: str, locale: str | None = None
     :param app_name: whose bandit it is
     :param locale: of its numbers, such as ``de``; English if left out
     """
-    environment = _environment()
-    template = environment.get_template("bandit_admin/report.html")
+    template = environment().get_template("bandit_admin/report.html")
     return template.render(
         app_name=app_name,
         css=Markup(_style()),
@@ -34,7 +33,8 @@ def standalone_report(page: BanditPage, app_name: str, locale: str | None = None
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return what renders the templates where there is no app."""
     return Environment(
         loader=PackageLoader("flask_bandit.web.admin"),
         autoescape=True,

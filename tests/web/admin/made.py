@@ -16,6 +16,8 @@ from flask_bandit.web.reports import ArmReport, BanditReport, Change, Sums, mome
 START = 1_795_000_000.0
 """A day in November 2026."""
 HOUR = 3600.0
+DRAWS = 8
+"""From the posterior, of which the probabilities are made."""
 
 
 def made_log(
@@ -30,9 +32,9 @@ def made_log(
     for number in range(visitors):
         draws = [
             max(arms, key=lambda arm: generator.betavariate(wins[arm], losses[arm]))
-            for _ in range(20)
+            for _ in range(DRAWS)
         ]
-        chances = {arm: 0.9 * draws.count(arm) / 20 + 0.1 / len(arms) for arm in arms}
+        chances = {arm: 0.9 * draws.count(arm) / DRAWS + 0.1 / len(arms) for arm in arms}
         arm = generator.choices(arms, [chances[each] for each in arms])[0]
         at = START + hours * HOUR * number / max(visitors - 1, 1)
         made = Decision(f"d{number}", "btn", 1, arm, chances, "Thompson", at)
@@ -61,7 +63,7 @@ def made_results(
         values = [reward.value for entry in mine for reward in entry.rewards]
         squares = sum(value * value for value in values)
         stats[arm] = ArmStats(len(mine), len(values), sum(values), squares)
-    asked = Question(arms=tuple(arms), **{"is_once": True, "floor": 0.1, **question})
+    asked = Question(arms=tuple(arms), **{"is_once": True, **question})
     return read_results(stats, digest, asked), stats
 
 

