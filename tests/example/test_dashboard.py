@@ -43,7 +43,7 @@ from .test_browser import USER_AGENT, Launch, wait_for, widths
 pytest.importorskip("axe_selenium_python", reason="axe-selenium-python is not installed")
 
 from axe_selenium_python import Axe
-from selenium import webdriver
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -51,8 +51,6 @@ from selenium.webdriver.remote.webelement import WebElement
 
 pytestmark = test_browser.pytestmark
 launch = test_browser.launch
-
-Chrome = webdriver.Chrome
 
 WORKERS = 4
 VISITORS = 5000
@@ -555,8 +553,12 @@ def check_access(browser: Chrome, what: str) -> None:
     """Let axe look at the page in both colour schemes, and measure whether it fits the screen."""
     axe = Axe(browser)
     axe.inject()
-    for scheme, options in (("light", {}), ("dark", {"runOnly": ["color-contrast"]})):
+    for scheme, options in (
+        ("light", {}),
+        ("dark", {"runOnly": {"type": "rule", "values": ["color-contrast"]}}),
+    ):
         look(browser, scheme)
+        wait_for(lambda: browser.execute_script("return document.getAnimations().length") == 0)
         # The menu is as Flask-Admin makes it.
         violations = axe.run({"exclude": [[".navbar"]]}, options)["violations"]
         assert violations == [], f"{what}, {scheme}: {axe.report(violations)}"
