@@ -114,7 +114,8 @@ class ArmPoint:
     """One arm in one span of time; only the decisions of that span.
 
     :param share: of the span's decisions, 0 to 1
-    :param rate: reward per pull with its posterior interval; ``None`` without pulls
+    :param rate: reward per pull with its posterior interval, together with neighbouring spans where
+        the arm has few pulls; ``None`` without pulls
     :param p_best: posterior probability at the end of the span, from all decisions until then
     :param probability: mean of the logged probabilities; ``None`` where none is known
     """

@@ -14,6 +14,8 @@ from .results import NOT_YET, POSTERIOR, ArmPoint, ArmResult, Interval, Point
 
 MOST_POINTS = 48
 """More would be noise on a chart, and nobody reads a table of more."""
+FEWEST_IN_SPAN = 20
+"""With fewer pulls of an arm, its rate in a span is that of several spans together."""
 
 
 def leaderboard(evidence: Evidence) -> tuple[ArmResult, ...]:
@@ -84,7 +86,7 @@ def series(evidence: Evidence) -> tuple[Point, ...]:
         return ()
     cells = np.array([[_cell(span, arm) for arm in arms] for span in spans])
     columns = cells[..., PULLS], cells[..., REWARD], cells[..., REWARD_SQ]
-    rates = _intervals(evidence, *columns)
+    rates = _intervals(evidence, *_pooled(columns))
     running = [np.cumsum(column, axis=0) for column in columns]
     points = []
     for t, span in enumerate(spans):
@@ -98,6 +100,29 @@ def series(evidence: Evidence) -> tuple[Point, ...]:
         }
         points.append(Point(span.start, span.end, span.decisions, row))
     return tuple(points)
+
+
+def _pooled(columns: tuple[FloatArray, ...]) -> tuple[FloatArray, ...]:
+    """Give neighbouring spans of an arm their common sums, where one has too few pulls.
+
+    :param columns: each of shape (T, K), the pulls first
+    """
+    sums = np.stack(columns)
+    pooled = sums.copy()
+    for arm in range(sums.shape[2]):
+        groups: list[list[int]] = [[]]
+        for t, pulls in enumerate(sums[0, :, arm]):
+            # A span without the arm belongs to no group: the line has a gap there.
+            if pulls:
+                if sums[0, groups[-1], arm].sum() >= FEWEST_IN_SPAN:
+                    groups.append([])
+                groups[-1].append(t)
+        if len(groups) > 1 and sums[0, groups[-1], arm].sum() < FEWEST_IN_SPAN:
+            rest = groups.pop()
+            groups[-1] += rest
+        for group in groups:
+            pooled[:, group, arm] = sums[:, group, arm].sum(axis=1, keepdims=True)
+    return tuple(pooled)
 
 
 def _cell(span: Span, arm: str) -> list[float]:

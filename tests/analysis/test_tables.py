@@ -94,8 +94,10 @@ def test_a_point_for_each_span(value: float) -> None:
     b = points[0].arms["b"]
     assert (b.pulls, b.rewards, b.reward, b.share) == (5, 3, 3.0 * value, 0.5)
     assert b.probability == pytest.approx(0.6)
+    # Its 20 pulls of four spans together are just enough for one rate.
+    assert [point.arms["b"].rate for point in points[:4]] == [b.rate] * 4
     assert b.rate is not None
-    assert b.rate.estimate == pytest.approx(0.6 * value)
+    assert b.rate.estimate == pytest.approx(0.5 * value)
     chances = [point.arms["b"].p_best for point in points]
     assert all(chance is not None for chance in chances)
     assert (chances[3] or 0.0) > (chances[0] or 1.0)
@@ -103,6 +105,28 @@ def test_a_point_for_each_span(value: float) -> None:
     assert (last.rate, last.probability, last.share) == (None, None, 0.0)
     final = {row.arm: row.p_best for row in leaderboard(found)}
     assert last.p_best == pytest.approx(final["b"])
+
+
+def test_rates_of_few_pulls_are_those_of_neighbouring_spans_together() -> None:
+    earned = [1, 0, 1, 1, 0, 0]
+    shown = [15, 15, 40, 0, 10, 5]
+    log = [
+        Seen(10.0 * span + n / 100, "a", VECTOR, float(n < earned[span] * 5))
+        for span, pulls in enumerate(shown)
+        for n in range(pulls)
+    ]
+    log += [Seen(30.0, "b", VECTOR)]
+    found = Evidence(counts(log), digest(log), Question(("a", "b"), is_once=True))
+    rates = [point.arms["a"].rate for point in series(found)]
+    # 15 + 15 are enough, and so are 40, which take in the 10 + 5 that are not.
+    assert [rate and rate.estimate for rate in rates] == [
+        5 / 30,
+        5 / 30,
+        5 / 55,
+        None,
+        5 / 55,
+        5 / 55,
+    ]
 
 
 def test_an_empty_log_has_no_points() -> None:
