@@ -53,8 +53,9 @@ def budget(pulls: FloatArray, rewards: FloatArray, alpha: float) -> FloatArray:
 def divergence(pulls: FloatArray, rewards: FloatArray, rates: FloatArray) -> FloatArray:
     """Return the sum of n kl(seen, rate) over the last axis."""
     seen = rewards / np.maximum(pulls, 1.0)
-    terms = np.where(pulls > 0.0, pulls * bernoulli_divergence(seen, rates), 0.0)
-    result: FloatArray = terms.sum(axis=-1)
+    # An arm without pulls excludes no rate, though its "seen" is infinitely far from a rate of 1.
+    apart = np.where(pulls > 0.0, bernoulli_divergence(seen, rates), 0.0)
+    result: FloatArray = (pulls * apart).sum(axis=-1)
     return result
 
 

@@ -41,6 +41,7 @@ class Action:
     :param action: one of :data:`~flask_bandit.control.ACTIONS`
     :param subject: the arm to declare, or the weights
     :param by: who does it, for the history
+    :param timeout: seconds for each reading before; ``None`` waits as long as it takes
     :raises UnknownBanditError: with the nearest name
     :raises LifecycleError: one of them cannot have it in its present state
     """
@@ -52,12 +53,13 @@ class Action:
         action: str,
         subject: Any = None,
         by: str = "",
+        timeout: float | None = None,
     ) -> None:
         self._state = state
         self._action = action
         self._subject = subject
         self._by = by
-        self._stored = Stored.read(state.bandits, state.storage)
+        self._stored = Stored.read(state.bandits, state.storage, timeout)
         self.names = tuple(dict.fromkeys(names))
         for name in self.names:
             self._require(name)

@@ -104,3 +104,11 @@ def test_it_ever_misses_less_often_than_it_says_whatever_the_policy() -> None:
         counts = pulls - start[0], rewards - start[1]
         is_missed |= divergence(*counts, rates) > budget(*counts, 0.1)
     assert 0.0 < is_missed.mean() < 0.1
+
+
+def test_an_arm_without_pulls_excludes_nothing() -> None:
+    assert Region(np.array([0.0, 3.0]), np.array([0.0, 3.0])).decides(0.05) is None
+    low, high = Region(np.array([0.0, 3.0]), np.array([0.0, 3.0])).extent(
+        np.array([-1.0, 1.0]), 0.05
+    )
+    assert low < 0.0 < high <= 1.0

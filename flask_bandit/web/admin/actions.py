@@ -172,7 +172,7 @@ def perform(state: AppState, name: str, action: str, subject: Any, by: str) -> O
     :raises StorageError: the storage is down
     """
     try:
-        outcome = Action(state, [name], action, subject, by).do(name)
+        outcome = Action(state, [name], action, subject, by, state.config.storage_timeout).do(name)
     except Exception as error:
         note(by, action, name, subject, f"failed: {error}")
         raise

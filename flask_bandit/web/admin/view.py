@@ -143,8 +143,9 @@ class BanditAdmin(BaseView):  # type: ignore[misc]
         page: str = super().render(
             template, is_open_in_debug=self._access is None, bandit_url=self._url, **kwargs
         )
-        # Its layout names no language, and a screen reader has to guess.
-        return page.replace("<html>", '<html lang="en">', 1)
+        # Its layout names no language, and a screen reader has to guess; and it says twice what a
+        # <nav> is.
+        return page.replace("<html>", '<html lang="en">', 1).replace(' role="navigation"', "", 1)
 
     @_route("/")
     def index(self) -> ResponseReturnValue:
@@ -240,7 +241,9 @@ class BanditAdmin(BaseView):  # type: ignore[misc]
         if request.method == "POST":
             return self._perform(state, found, OFFERS[action], form)
         try:
-            planned = Action(state, [found.name], action, sample(found, action))
+            planned = Action(
+                state, [found.name], action, sample(found, action), "", state.config.storage_timeout
+            )
         except LifecycleError as error:
             return self._confirm(found, OFFERS[action], None, str(error), 409)
         # Weights are only chosen now, and so is the arm to declare.
