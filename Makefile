@@ -5,7 +5,7 @@ PORT ?= 5000
 # One test process per core.
 WORKERS ?= auto
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test lint docs screenshots bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m example --port $(PORT)
@@ -21,6 +21,9 @@ lint: $(VENV)/.lint
 
 docs: $(VENV)/.test
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+screenshots: $(VENV)/.test
+	$(BIN)/python docs/screenshots.py
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks

@@ -7,6 +7,7 @@ with the pages only, but for the dates.
 from __future__ import annotations
 
 import base64
+import logging
 import random
 import shutil
 import sys
@@ -28,21 +29,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from example.app import create_app
 from example.replay import DAY, batches, visits
 from flask_bandit.control import act
-from flask_bandit.web.actions import Action
+from flask_bandit.web.pages import read_page
 
 IMAGES = Path(__file__).resolve().parent / "images"
 VISITORS, DAYS, BATCH, SEED = 5000, 14.0, 50, 4
 PAUSE = (6.0, 6.9)
 """When the bandits were paused, in days since the first visitor."""
 DESK, PHONE = 1280, 390
-BANDIT = "bandit?name=color_btn"
+BANDIT = "bandit?name=txt_btn"
 
 
 @dataclass(frozen=True)
 class Picture:
     """A picture of one page.
 
-    :param ends_at: the CSS selector of the first thing that is not on it; the whole page if empty
+    :param ends_at: CSS selector of the first thing that is not on it; all is on it if empty
     """
 
     name: str
@@ -53,17 +54,18 @@ class Picture:
 
 
 PICTURES = (
-    Picture("dashboard-index", ""),
-    Picture("dashboard-bandit", BANDIT, ends_at=".log"),
-    Picture("dashboard-bandit-dark", BANDIT, scheme="dark", ends_at="[aria-labelledby^=gain]"),
+    Picture("dashboard-bandit", BANDIT, ends_at="[aria-labelledby=gain-heading]"),
+    Picture("dashboard-bandit-dark", BANDIT, scheme="dark", ends_at=".figure-band"),
     Picture("dashboard-phone", BANDIT, PHONE, ends_at=".figure-band"),
-    Picture("dashboard-log", "log?name=color_btn&arm=blue"),
-    Picture("dashboard-declare", "do/declare?name=color_btn"),
+    Picture("dashboard-index", ""),
+    Picture("dashboard-log", "log?name=txt_btn&arm=neutral", ends_at="tbody tr:nth-child(11)"),
+    Picture("dashboard-declare", "do/declare?name=txt_btn"),
 )
 
 
 def main() -> None:
     """Write all pictures."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         app = create_app({"MAB_STORAGE_URI": f"sqlite:///{folder}/bandits.db"})
@@ -76,7 +78,7 @@ def main() -> None:
 
 
 def fill(app: Flask) -> None:
-    """Store visitors of the past two weeks, a pause in between, and a winner at the end."""
+    """Store visitors of the past two weeks, and a pause in between."""
     state = app.extensions["bandit"]
     engine, rng = state.engine, random.Random(SEED)
     first = time.time() - DAYS * DAY
@@ -93,7 +95,9 @@ def fill(app: Flask) -> None:
                     control, action, arms, at, by="ann"
                 ),
             )
-    Action(state, ["txt_btn"], "declare", "casual", "ann").do("txt_btn")
+    for name in engine.bandits:
+        # As the background does, so that all pages know of the whole log.
+        read_page(state, name, most=None)
 
 
 @contextmanager
@@ -116,7 +120,7 @@ def chromium(folder: str) -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""
     flags = ("headless", "no-sandbox", "disable-gpu", "hide-scrollbars", "disable-dev-shm-usage")
-    for flag in (*flags, "accept-lang=en-GB", f"user-data-dir={folder}/profile"):
+    for flag in (*flags, "lang=en-GB", "accept-lang=en-GB", f"user-data-dir={folder}/profile"):
         options.add_argument(f"--{flag}")
     browser = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
     try:
@@ -137,7 +141,8 @@ def take(browser: webdriver.Chrome, url: str, picture: Picture) -> bytes:
     browser.get(url + picture.path)
     height = browser.execute_script(
         "const end = arguments[0] && document.querySelector(arguments[0]);"
-        "return end ? end.getBoundingClientRect().top : document.documentElement.scrollHeight",
+        "const page = document.querySelector('main').getBoundingClientRect();"
+        "return end ? end.getBoundingClientRect().top : page.bottom",
         picture.ends_at,
     )
     clip = {"x": 0, "y": 0, "width": picture.width, "height": height, "scale": 1}

@@ -27,7 +27,7 @@ GRACE = LATE_DECISION + 5.0
 """Seconds after which no decision is stored with an earlier time, if clocks agree within 5 s."""
 MANY = 1000
 """New decisions that are worth storing before the period is over."""
-AGES = (3600.0, 86400.0, 7 * 86400.0, 30 * 86400.0)
+AGES = (600.0, 3600.0, 86400.0, 7 * 86400.0, 30 * 86400.0)
 """Ages in seconds at which decisions are read again while rewards are missing."""
 MOST_AGAIN = 50_000
 """Decisions that are read again in one go."""
@@ -52,6 +52,7 @@ class Digester:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._background = Background(self._read_quietly)
+        self._behind: set[BanditKey] = set()
 
     def poke(self, name: str) -> threading.Thread | None:
         """Read what is new, in the background, if nobody has done so lately.
@@ -88,6 +89,7 @@ class Digester:
         counted = self._counted(key, rows)
         unread = counted[0] - digest.counted
         if most is not None and unread > most:
+            self._behind.add(key)
             self.hurry(key.bandit)
             return Reading(digest, unread)
         before = digest.decisions
@@ -95,7 +97,9 @@ class Digester:
         last = pass_.extend(digest)
         new = digest.decisions - before
         is_time = most is None or pass_.now - digest.written_at >= PERIOD
-        if new >= MANY or (new and is_time) or pass_.has_read_again:
+        # What is counted and in no log has been looked for, too.
+        is_news = new > 0 or counted[0] != digest.counted
+        if new >= MANY or (is_news and is_time) or pass_.has_read_again:
             digest.written_at, digest.counted = pass_.now, counted[0]
             revision = stored.revision if stored else 0
             # If somebody else was faster, theirs is as good.
@@ -110,9 +114,11 @@ class Digester:
         """
         storage = self._engine.storage
         for key in [key for key in self._engine.read_counts() if key.bandit == name]:
-            stored = storage.read_digest(key)
-            if stored is not None:
-                storage.write_digest(key, {}, stored.revision)
+            is_forgotten = False
+            # Also where there is none: somebody may be about to store what was read before.
+            while not is_forgotten:
+                stored = storage.read_digest(key)
+                is_forgotten = storage.write_digest(key, {}, stored.revision if stored else 0)
 
     def _counted(self, key: BanditKey, rows: ArmCounts) -> tuple[int, int]:
         options = _options(self._engine, key.bandit)
@@ -122,16 +128,22 @@ class Digester:
     def _read_quietly(self, name: str) -> None:
         try:
             control = self._engine.control(name)
-            key = BanditKey(name, control.version)
-            stored = self._engine.storage.read_digest(key)
-            # Not if another process did so lately.
-            if stored and time.time() - Digest.load(stored.state).written_at < PERIOD / 2:
-                return
-            self.read(key, self._engine.read_counts().get(key, {}), control)
+            # Older versions only if somebody looked at them.
+            behind = {key for key in tuple(self._behind) if key.bandit == name}
+            for key in {BanditKey(name, control.version), *behind}:
+                self._read_new(key, control)
+                self._behind.discard(key)
         except StorageError as error:
             logger.warning("The log of %r could not be read; trying again: %s", name, error)
         except Exception:
             logger.exception("The log of %r could not be read; trying again", name)
+
+    def _read_new(self, key: BanditKey, control: Control) -> None:
+        stored = self._engine.storage.read_digest(key)
+        # Not if another process did so lately.
+        if stored and time.time() - Digest.load(stored.state).written_at < PERIOD / 2:
+            return
+        self.read(key, self._engine.read_counts().get(key, {}), control)
 
 
 class _Pass:
@@ -147,6 +159,7 @@ class _Pass:
         self._storage, self._key = engine.storage, key
         self._goal, self._window = options.goal, options.reward_window
         self._life = lifetime(control, key.version)
+        self._is_in_code = key.bandit in engine.bandits
         self._counted = counted
         self.now = time.time()
         self.has_read_again = False
@@ -157,17 +170,19 @@ class _Pass:
         :return: the last seconds, which can
         """
         name, (began, ended) = self._key.bandit, self._life
-        since = max(digest.through, began)
+        # Other machines' clocks may be behind the one that the reset was done by.
+        since = max(digest.through, began - GRACE, 0.0)
         cell = cell_length(self.now - (since or self._first_time()))
         reader = self._reader(cell)
         # Decisions that were under way at a reset are stored a little later.
         until = None if ended is None else ended + PERIOD
         reader.read(self._storage.iter_log(name, since=since or None, until=until))
-        settled = max(since, (self.now - GRACE) // cell * cell)
+        # A multiple of the cell, which what was read begins within: no cell is of both parts.
+        settled = (self.now - GRACE) // cell * cell
         new, last = reader.part(-math.inf, settled), reader.part(settled, math.inf)
         for span in new.spans:
             span.start = max(span.start, since)
-        digest.append(new, settled)
+        digest.append(new, max(since, settled))
         self._read_again(digest, last)
         return last
 
@@ -177,8 +192,12 @@ class _Pass:
 
     def _read_again(self, digest: Digest, last: Digest) -> None:
         """Look for rewards that came after their decision was read, where some are missing."""
+        if not self._is_in_code:
+            # Its goal is not known, and to read with another one would lose what was read.
+            return
         seen = [row.sums[REWARDS] for part in (digest, last) for row in part.total().arms.values()]
-        is_missing = self._counted[1] > sum(seen)
+        # Some of those seen may have come since they were counted.
+        is_missing = self._counted[1] != sum(seen)
         read = 0
         for place, span in enumerate(digest.spans):
             if not self._is_due(span) or read >= MOST_AGAIN:

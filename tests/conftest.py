@@ -8,7 +8,7 @@ import hypothesis
 import pytest
 
 # The machines are shared: how long an example takes says nothing.
-hypothesis.settings.register_profile("patient")
+hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
 pytest_plugins = ["pytester", "tests.servers.postgres", "tests.servers.redis", "tests.servers.zeo"]

@@ -93,16 +93,17 @@ class Site:
         assert self.engine.commit(made, [], self.engine.attempt()) is not None
         return made
 
-    def reward(self, decision: Decision, value: float = 1.0) -> None:
+    def reward(self, decision: Decision, value: float = 1.0, goal: str = "reward") -> None:
         """Store a reward that comes now."""
         reward = Reward(
-            reward_id(decision.id),
+            reward_id(decision.id, goal),
             decision.id,
             "btn",
             decision.version,
             decision.arm,
             value,
             time.time(),
+            goal,
         )
         assert self.engine.commit([], [reward], self.engine.attempt()) is not None
 
@@ -169,7 +170,7 @@ def test_a_late_reward_is_seen_when_its_decision_has_a_certain_age(
     site: Site, clock: Clock, age: float
 ) -> None:
     late = site.visit(10)[0]
-    clock.now += HOUR / 2
+    clock.now += AGES[0] / 2
     site.visit()
     assert site.sums() == (11, 0)
     clock.now = START + age - 60.0
@@ -228,6 +229,29 @@ def test_spans_never_overlap_whatever_their_length(site: Site, clock: Clock) -> 
     assert {span.end - span.start for span in spans} > {1.0}
 
 
+def test_a_version_that_began_a_moment_ago_counts_each_once(site: Site, clock: Clock) -> None:
+    clock.now += 0.25
+    site.engine.change("btn", "reset")
+    key = BanditKey("btn", 2)
+    clock.now += 0.25
+    site.visit(3, version=2)
+    for _ in range(3):
+        assert site.sums(key) == (3, 0)
+        clock.now += GRACE / 2
+    assert site.sums(key) == (3, 0)
+
+
+def test_a_decision_by_a_clock_that_is_behind_the_reset_is_not_missed(
+    site: Site, clock: Clock
+) -> None:
+    clock.now += 100.0
+    site.engine.change("btn", "reset")
+    clock.now -= 4.0
+    site.visit(version=2)
+    clock.now += 100.0
+    assert site.sums(BanditKey("btn", 2)) == (1, 0)
+
+
 def test_each_version_has_its_own_and_reads_no_other(site: Site, clock: Clock) -> None:
     assert isinstance(site.storage, Watched)
     site.visit(20)
@@ -254,6 +278,32 @@ def test_a_page_does_not_wait_for_a_long_log(site: Site, clock: Clock) -> None:
         assert time.monotonic() < deadline
     reading = site.read(most=99)
     assert (reading.unread, reading.digest.decisions) == (0, 100)
+
+
+def test_what_is_counted_and_in_no_log_is_looked_for_once(site: Site, clock: Clock) -> None:
+    site.visit(100)
+    site.storage.prune(clock.now + 1.0)
+    assert site.read(most=99).unread == 100
+    wait_for_digest(site, KEY)
+    reading = site.read(most=99)
+    assert (reading.unread, reading.digest.decisions) == (0, 0)
+
+
+def test_an_older_version_is_read_when_it_is_looked_at(site: Site, clock: Clock) -> None:
+    site.visit(100)
+    clock.now += 100.0
+    site.engine.change("btn", "reset")
+    clock.now += 100.0
+    assert site.read(most=99).unread == 100
+    wait_for_digest(site, KEY)
+    reading = site.read(most=99)
+    assert (reading.unread, reading.digest.decisions) == (0, 100)
+
+
+def wait_for_digest(site: Site, key: BanditKey) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while site.stored(key).counted == 0:
+        assert time.monotonic() < deadline
 
 
 def test_who_reads_at_once_counts_nothing_twice(site: Site, clock: Clock) -> None:
@@ -352,6 +402,56 @@ def test_a_bandit_that_is_not_in_the_code_has_one_too(site: Site, clock: Clock) 
     other = Digester(Engine(site.storage, {}))
     rows = site.storage.read_counts()[KEY]
     assert other.read(KEY, rows, Control()).digest.decisions == 5
+
+
+def test_who_has_not_the_bandit_in_the_code_loses_no_rewards_of_its_goal(clock: Clock) -> None:
+    site = Site(goal="buy")
+    early, late = site.visit(2)
+    site.reward(early, goal="buy")
+    clock.now += 100.0
+    assert site.sums() == (2, 1)
+    site.reward(late, goal="buy")
+    clock.now += HOUR
+    rows = site.storage.read_counts()[KEY]
+    Digester(Engine(site.storage, {})).read(KEY, rows, Control())
+    assert site.sums() == (2, 2)
+
+
+def test_who_read_before_an_import_was_done_stores_nothing(
+    site: Site, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.visit(5)
+    clock.now += 100.0
+    iter_log = site.storage.iter_log
+
+    def slow(*args: Any, **options: Any) -> Any:
+        found = list(iter_log(*args, **options))
+        site.digester.forget("btn")
+        return iter(found)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site.storage, "iter_log", slow)
+        site.read()
+    assert site.stored().decisions == 0
+
+
+def test_all_is_forgotten_although_somebody_stores_meanwhile(
+    site: Site, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.visit(5)
+    clock.now += 100.0
+    read_digest = site.storage.read_digest
+
+    def slow(key: BanditKey, timeout: float | None = None) -> Any:
+        found = read_digest(key, timeout)
+        patch.undo()
+        site.read()
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site.storage, "read_digest", slow)
+        site.digester.forget("btn")
+    assert site.stored().decisions == 0
 
 
 class TestInTheBackground:

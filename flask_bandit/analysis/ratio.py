@@ -19,8 +19,8 @@ def check_ratio(ratio: Ratio) -> RatioCheck | None:
     """Hold what was shown against the sums of the probabilities that were logged.
 
     D = sum of (1[A = a] - p_a) has the covariance V = sum of (diag p - p p'), also where the
-    policy changes them all the time, and D' V^-1 D is about chi-squared. One arm is left out, since
-    the others tell its count, and so are arms of which too few were expected.
+    policy changes them all the time, and D' V^-1 D is about chi-squared. Left out are arms whose
+    count varies too little, and directions in which D does, such as the sum of all others.
 
     :return: ``None`` where no decision has its probabilities
     """
@@ -34,11 +34,12 @@ def check_ratio(ratio: Ratio) -> RatioCheck | None:
         for j, other in enumerate(arms):
             covariance[i, j] -= ratio.products.get(min((one, other), (other, one)), 0.0)
     kept = [i for i in range(len(arms)) if covariance[i, i] >= FEWEST]
-    if len(kept) == len(arms):
-        kept.remove(max(kept, key=lambda i: expected[arms[i]]))
     if not kept:
         return RatioCheck(expected, shown, 0.0, 0, None)
-    off = np.array([shown[arms[i]] - expected[arms[i]] for i in kept])
-    statistic = float(off @ np.linalg.pinv(covariance[np.ix_(kept, kept)]) @ off)
-    tail = chi_squared_tail(len(kept), statistic)
-    return RatioCheck(expected, shown, statistic, len(kept), tail)
+    variances, directions = np.linalg.eigh(covariance[np.ix_(kept, kept)])
+    off = np.array([shown[arms[i]] - expected[arms[i]] for i in kept]) @ directions
+    # Of length 1: the sum of two arms or more varies at least twice as much.
+    is_free = variances >= FEWEST / 2.0
+    statistic = float((off[is_free] ** 2 / variances[is_free]).sum())
+    dof = int(is_free.sum())
+    return RatioCheck(expected, shown, statistic, dof, chi_squared_tail(dof, statistic))

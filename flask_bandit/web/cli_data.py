@@ -233,8 +233,8 @@ def prune(before: float, yes: bool) -> None:
                 abort=True,
             )
         _close_windows()
-        for name in app_state().bandits:
-            _read_log(storage, name)
+        for key in storage.read_counts():
+            _read_log(storage, *key)
         click.echo(f"Removed the details of {_decisions(storage.prune(before))}.")
 
 
@@ -257,11 +257,14 @@ def reread(names: tuple[str, ...]) -> None:
             click.echo(f"{name}: read {_decisions(digest.decisions)}.")
 
 
-def _read_log(storage: BanditStorage, name: str) -> Digest:
-    """Read what is new of a bandit's log, however long that takes."""
+def _read_log(storage: BanditStorage, name: str, version: int | None = None) -> Digest:
+    """Read what is new of a version's log, however long that takes.
+
+    :param version: the one in force if left out
+    """
     state = app_state()
     control = Control.load(storage.read_control().get(name))
-    key = BanditKey(name, control.version)
+    key = BanditKey(name, control.version if version is None else version)
     return state.digester.read(key, storage.read_counts().get(key, {}), control).digest
 
 

@@ -104,5 +104,41 @@ def test_an_arm_that_is_hardly_ever_due_is_left_out() -> None:
         ratio.note("ab"[number % 2], {"a": 0.4995, "b": 0.4995, "c": 0.001})
     check = check_ratio(ratio)
     assert check is not None
-    assert check.dof == 2
-    assert check.p_value == pytest.approx(0.6, abs=0.05)
+    assert check.dof == 1
+    assert check.p_value == pytest.approx(1.0)
+
+
+def test_an_arm_that_is_hardly_ever_due_may_come_once() -> None:
+    """One decision of an arm that .02 were expected of: one in fifty bandits has it."""
+    ratio = Ratio()
+    for number in range(1000):
+        ratio.note("abc"[2 if number == 500 else number % 2], {"a": 0.5, "b": 0.49998, "c": 2e-5})
+    check = check_ratio(ratio)
+    assert check is not None
+    assert check.dof == 1
+    assert not check.is_alarm
+
+
+def test_an_arm_that_never_gets_anybody_is_no_degree_of_freedom() -> None:
+    two, three = Ratio(), Ratio()
+    for number in range(1000):
+        arm = "a" if number % 9 < 4 else "b"
+        two.note(arm, {"a": 0.5, "b": 0.5})
+        three.note(arm, {"a": 0.5, "b": 0.5, "c": 0.0})
+    one, other = check_ratio(two), check_ratio(three)
+    assert one is not None
+    assert other is not None
+    assert other.dof == 1
+    assert other.p_value == pytest.approx(one.p_value)
+
+
+def test_rare_arms_together_are_looked_at() -> None:
+    """Each of thirty is due too seldom, but the one that is shown mostly lacks hundreds."""
+    rare = {f"r{number}": 0.001 for number in range(30)}
+    ratio = Ratio()
+    for number in range(4000):
+        ratio.note("main" if number % 5 else f"r{number % 30}", {"main": 0.97, **rare})
+    check = check_ratio(ratio)
+    assert check is not None
+    assert check.dof == 1
+    assert check.is_alarm

@@ -219,6 +219,12 @@ def test_no_page_has_a_script_of_its_own(client: FlaskClient) -> None:
         assert re.findall(r"<script(?! src)|<style| on\w+=|https?://", answer.text) == []
 
 
+def test_the_dashboard_may_show_the_sign_of_its_menu(client: FlaskClient) -> None:
+    """On a phone; Bootstrap has it as a ``data:`` image in its style sheet."""
+    answer = client.get("/admin/bandits/")
+    assert "img-src 'self' data:;" in answer.headers["Content-Security-Policy"]
+
+
 @pytest.mark.parametrize(
     ("actions", "badge", "next_"),
     [

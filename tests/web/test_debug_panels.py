@@ -310,14 +310,14 @@ def test_a_mismatch_and_an_unread_log_are_told(app: Flask, monkeypatch: pytest.M
     monkeypatch.setattr(debug_panels, "read_pages", lambda state: iter([odd]))
     text = shown_panel(app)
     assert "Sample-ratio mismatch" in text
-    assert "The verdict may lack 7 decisions" in text
+    assert "Decisions that the verdict may lack: 7." in text
 
 
 def test_it_does_not_wait_for_a_long_log(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "MOST_UNREAD_EACH", 0)
     hurried: list[str] = []
     monkeypatch.setattr(app.extensions["bandit"].digester, "hurry", hurried.append)
-    assert "The verdict may lack 1 decisions" in shown_panel(app)
+    assert "Decisions that the verdict may lack: 1." in shown_panel(app)
     assert hurried == ["one"]
 
 

@@ -52,8 +52,11 @@ def person(who: Callable[[], Any] | None) -> str:
     except Exception:
         logger.exception("The dashboard's who function failed; the address stands for the name")
         name = None
-    text = str(name or request.remote_addr or "somebody")[:LONGEST_NAME]
-    # A line break would make a second line of the log.
+    return one_line(str(name or request.remote_addr or "somebody")[:LONGEST_NAME])
+
+
+def one_line(text: str) -> str:
+    """Return a text that makes no second line of a log."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 

@@ -18,9 +18,12 @@ from ...errors import LifecycleError
 from ..actions import WITHOUT_CODE, Action, Outcome
 from ..reports import BanditReport, moment
 from ..state import AppState
+from .access import one_line
 
-WEIGHT, OFF = "weight:", "off:"
+WEIGHT, OFF, SEEN = "weight:", "off:", "seen:"
 """How the names of a form's fields begin that an arm's id follows."""
+IS_OFF = "off"
+"""What was seen of an arm that nobody gets; of the others, it is the weight."""
 
 audit = logging.getLogger("flask_bandit.audit")
 
@@ -139,15 +142,15 @@ def subject_of(report: BanditReport, action: str, form: Mapping[str, str]) -> An
 
 
 def _weights(report: BanditReport, form: Mapping[str, str]) -> dict[str, float | None]:
-    """Return the weights that are not as they are: what others changed meanwhile stays."""
-    asked: dict[str, float | None] = {}
-    for each in report.arms:
-        if OFF + each.arm in form:
-            asked[each.arm] = None
-        elif WEIGHT + each.arm in form:
-            asked[each.arm] = _weight(each.arm, form[WEIGHT + each.arm])
-    present = {each.arm: each.weight for each in report.arms}
-    changed = {arm: weight for arm, weight in asked.items() if weight != present[arm]}
+    """Return the weights that are not as the form showed them: what others changed stays."""
+    changed: dict[str, float | None] = {}
+    for arm in (each.arm for each in report.arms):
+        seen = form.get(SEEN + arm)
+        if OFF + arm in form:
+            if seen != IS_OFF:
+                changed[arm] = None
+        elif form.get(WEIGHT + arm, seen) != seen:
+            changed[arm] = _weight(arm, form[WEIGHT + arm])
     if not changed:
         raise ValueError("the weights are like this already; change one, or go back")
     return changed
@@ -183,8 +186,9 @@ def perform(state: AppState, name: str, action: str, subject: Any, by: str) -> O
 def note(by: str, action: str, name: str, subject: Any, result: str) -> None:
     """Leave a line in the audit log: when, who, what, and what came of it."""
     about = "" if subject is None else f" {subject!r}"
-    # As repr, so that no name of a bandit or an arm makes a second line.
-    audit.info("%s %s: %s%s of %r: %s", moment(time.time()), by, action, about, name, result)
+    # As repr, so that no name of a bandit or an arm makes a second line; and no error does.
+    told = one_line(result)
+    audit.info("%s %s: %s%s of %r: %s", moment(time.time()), by, action, about, name, told)
 
 
 def sentence(outcome: Outcome, action: str) -> str:

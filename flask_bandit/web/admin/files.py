@@ -32,9 +32,10 @@ COLUMNS = (
 )
 AT_ONCE = 200
 """Lines that are handed over together."""
-_FORMULA = re.compile(r"[\t\r\n]|[\s\u200b\u2060\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]")
-"""How a cell begins that a spreadsheet may run: with an operator, also in full width, and also
-behind blanks."""
+_RUN = r"[\s\u200b\u2060\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]"
+_FORMULA = re.compile(rf"^(?=[\t\r\n]|{_RUN})|(?<=[;\t\r\n])(?={_RUN})")
+"""Where a spreadsheet may run what follows: an operator, also in full width and behind blanks, at
+the beginning of a cell. Where decimals have a comma, a semicolon begins another cell."""
 
 
 def utc(at: float, precision: str = "milliseconds") -> str:
@@ -91,8 +92,7 @@ def json_chunks(entries: Iterable[LogEntry]) -> Iterator[str]:
 
 def plain_cell(value: Any) -> str:
     """Return a cell's text, with an apostrophe before what a spreadsheet would take as formula."""
-    text = "" if value is None else str(value)
-    return f"'{text}" if _FORMULA.match(text) else text
+    return _FORMULA.sub("'", "" if value is None else str(value))
 
 
 FORMATS: Mapping[str, tuple[str, Callable[[Iterable[LogEntry]], Iterator[str]]]] = {

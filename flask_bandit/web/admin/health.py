@@ -53,8 +53,9 @@ def _of_log(page: BanditPage, numbers: Numbers) -> Iterator[Finding]:
         yield Finding(
             PLAIN,
             "Not read yet",
-            f"{numbers.count(page.unread)} decisions are counted and not in the charts and tests"
-            " yet. They are read in the background; load the page again in a minute.",
+            "Decisions that are counted and not in the charts and tests yet:"
+            f" {numbers.count(page.unread)}. They are read in the background; load the page again"
+            " in a minute.",
         )
     yield from _gaps(results, numbers)
 
@@ -86,16 +87,17 @@ def _gaps(results: Results, numbers: Numbers) -> Iterator[Finding]:
         yield Finding(
             PLAIN,
             "Unknown probabilities",
-            f"{numbers.count(results.unknown)} of {numbers.count(results.logged)} logged decisions"
-            " have no probability, as after an import; the tests leave them out.",
+            "Logged decisions without a probability, as after an import:"
+            f" {numbers.count(results.unknown)} of {numbers.count(results.logged)}. The tests leave"
+            " them out.",
         )
     if results.missing:
         yield Finding(
             PLAIN,
             "Rewards that the charts lack",
-            f"{numbers.count(results.missing)} rewards are counted in the leaderboard and not in"
-            " the charts: they came after their part of the log was read, or its details were"
-            " pruned.",
+            "Rewards that are counted in the leaderboard and not in the charts:"
+            f" {numbers.count(results.missing)}. They came after their part of the log was read, or"
+            " its details were pruned.",
         )
 
 
@@ -108,7 +110,7 @@ def _of_counts(page: BanditPage, numbers: Numbers) -> Iterator[Finding]:
             for reason, number in report.not_counted.items()
         )
         total = numbers.count(sum(report.not_counted.values()))
-        text = f"{total} choices of an arm were left out, so that they bias nothing."
+        text = f"Choices of an arm that were left out, so that they bias nothing: {total}."
         yield Finding(PLAIN, "Not counted", text, ("Reason", "Choices"), rows)
     else:
         yield Finding(GOOD, "Not counted", "No bot or other visitor was left out so far.")

@@ -35,8 +35,10 @@ from ..state import AppState, app_state
 from . import files
 from .access import may_enter, person
 from .actions import (
+    IS_OFF,
     OFF,
     OFFERS,
+    SEEN,
     WEIGHT,
     Offer,
     arms_of,
@@ -141,7 +143,11 @@ class BanditAdmin(BaseView):  # type: ignore[misc]
     def render(self, template: str, **kwargs: Any) -> str:
         """Return a page in the layout of Flask-Admin."""
         page: str = super().render(
-            template, is_open_in_debug=self._access is None, bandit_url=self._url, **kwargs
+            template,
+            is_open_in_debug=self._access is None,
+            is_enabled=app_state().config.enabled,
+            bandit_url=self._url,
+            **kwargs,
         )
         # Its layout names no language, and a screen reader has to guess; and it says twice what a
         # <nav> is.
@@ -298,6 +304,8 @@ class BanditAdmin(BaseView):  # type: ignore[misc]
             arms=[each for each in found.arms if each.arm in arms],
             weight_field=WEIGHT,
             off_field=OFF,
+            seen_field=SEEN,
+            is_off_seen=IS_OFF,
             sent=request.form,
         )
         return page, status

@@ -233,6 +233,23 @@ def test_weights_that_are_changed_are_sent_alone(app: Flask) -> None:
     assert history(app)[-1] == "weights blue=1 (by ann)"
 
 
+def test_weights_that_somebody_else_changed_meanwhile_stay(app: Flask) -> None:
+    client, page = app.test_client(), f"{ROOT}do/weights?name=btn"
+    shown = {"weight:green": "1", "weight:red": "1", "weight:blue": "1"}
+    mine = {**fields(client.get(page).text), **shown}
+    do(client, "weights", **{**shown, "weight:red": "3", "off:blue": "on"})
+    send(client, "weights", "btn", {**mine, "weight:green": "2"})
+    stored = control(app)
+    assert (stored["weights"], stored["removed"]) == ({"green": 2.0, "red": 3.0}, ["blue"])
+
+
+def test_a_weight_with_more_digits_than_the_form_shows_stays(app: Flask) -> None:
+    app.extensions["bandit"].engine.change("btn", "weights", {"red": 1.23456789})
+    form = {"weight:green": "2", "weight:red": "1.23457", "weight:blue": "1"}
+    do(app.test_client(), "weights", **form)
+    assert control(app)["weights"] == {"green": 2.0, "red": 1.23456789}
+
+
 @pytest.mark.parametrize("text", ["", "much", "nan", "inf", "-inf", "1,5"])
 def test_a_weight_that_is_no_number(app: Flask, text: str) -> None:
     answer = do(app.test_client(), "weights", **{"weight:red": text, "off:blue": "on"})
@@ -415,6 +432,22 @@ def test_an_outage_while_something_is_done(away: tuple[Flask, Away]) -> None:
     storage.down = True
     assert client.get(f"{ROOT}do/pause?name=btn").status_code == 503
     assert send(client, "pause", "btn", form).status_code == 503
+
+
+def test_an_error_of_several_lines_is_one_line_of_the_audit(
+    away: tuple[Flask, Away], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: Any, **kwargs: Any) -> bool:
+        raise StorageError("gone\n2026-11-21T10:15:00+00:00 ann reset of 'btn': done")
+
+    app, _ = away
+    monkeypatch.setattr(Away, "write_control", fails)
+    with caplog.at_level("INFO", "flask_bandit.audit"):
+        do(app.test_client(), "pause")
+    (line,) = [each.getMessage() for each in caplog.records if each.name == "flask_bandit.audit"]
+    assert "failed: " in line
+    assert "gone" in line
+    assert "\n" not in line
 
 
 def test_a_view_that_fails_is_not_run_again() -> None:

@@ -189,12 +189,12 @@ def test_health_tells_what_was_left_out(page: BanditPage) -> None:
     full = replace(changed(page, unknown=12, missing=3), report=report, unread=250)
     text = words(read(full, "de"))
     for told in (
-        "1.313 choices",
+        "so that they bias nothing: 1.313.",
         "bots 1.312",
         "prefetch 1",
-        "250 decisions are counted and not in the charts",
-        "12 of 600 logged decisions",
-        "3 rewards are counted in the leaderboard",
+        "Decisions that are counted and not in the charts and tests yet: 250.",
+        "as after an import: 12 of 600.",
+        "Rewards that are counted in the leaderboard and not in the charts: 3.",
         "Late rewards",
         "green 7",
     ):
@@ -208,7 +208,7 @@ def test_the_holdout_and_other_goals_are_shown(page: BanditPage) -> None:
     report = replace(page.report, arms=(replace(green, goals=goal), red), holdout=held)
     html = read(replace(page, report=report))
     text = words(html)
-    assert "100 visitors with 4.00% per decision. All others have 9.00%" in text
+    assert "Visitors held out: 100, with 4.00% per decision. All others have 9.00%" in text
     assert "an absolute lift of +5.00%" in text
     goals = html.found("table", class_="goals")[0].text.split()
     assert goals.count("newsletter") == 2

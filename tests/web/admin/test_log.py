@@ -409,12 +409,30 @@ def test_csv(storage: BanditStorage) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "\nx", "  =1", "\n=1"),
+        *("=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "\nx", "  =1"),
         *("\u00a0=1", "\ufeff=1", "\u200b-1", "\uff1d1", "\uff20x"),
     ],
 )
 def test_no_cell_is_a_formula(text: str) -> None:
     assert plain_cell(text) == f"'{text}"
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("a;=1", "a;'=1"),
+        ("a; @1", "a;' @1"),
+        ('{"q": "a;=1"}', '{"q": "a;\'=1"}'),
+        ("a\n=1", "a\n'=1"),
+        ("\n=1", "'\n'=1"),
+        ("a\t+1;-2", "a\t'+1;'-2"),
+        ("=1;=2", "'=1;'=2"),
+        ("a;b=1", "a;b=1"),
+    ],
+)
+def test_no_cell_has_a_formula_behind_a_semicolon(text: str, plain: str) -> None:
+    """German spreadsheets, for one, would begin another cell there."""
+    assert plain_cell(text) == plain
 
 
 @pytest.mark.parametrize("text", ["green", "a=b", "a-b", "1-2", "", "{}", " a", "'=1", "0.5"])

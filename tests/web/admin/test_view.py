@@ -409,3 +409,10 @@ def test_without_the_extra_an_error_says_what_to_install(missing: str) -> None:
 def test_no_other_name_is_there() -> None:
     with pytest.raises(AttributeError, match="no attribute 'BanditPage'"):
         flask_bandit.web.admin.BanditPage  # noqa: B018
+
+
+def test_it_says_that_bandits_are_switched_off() -> None:
+    for enabled in (True, False):
+        client = admin_app(MAB_ENABLED=enabled).test_client()
+        for path in ("", "bandit?name=btn", "do/pause?name=btn"):
+            assert ("switched off by" in client.get(ROOT + path).text) is not enabled
