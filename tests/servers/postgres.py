@@ -79,6 +79,8 @@ class PostgresServer:
                     str(self._binaries / "postgres"),
                     *("-D", str(self.data), "-h", self.host, "-p", str(self.port)),
                     *("-c", "unix_socket_directories=", "-c", "max_connections=200"),
+                    # After a crash, files of all the tests' databases one by one take minutes.
+                    *("-c", "recovery_init_sync_method=syncfs"),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -17,6 +17,7 @@ import pytest
 from flask import Flask
 from flask.cli import FlaskGroup
 
+from flask_bandit.analysis.digest import Digest
 from flask_bandit.storage import JSONBanditStorage, MemoryBanditStorage
 from flask_bandit.storage.base import BanditStorage, Commit
 from flask_bandit.testing.storage_moves import NEW, fill, state
@@ -219,6 +220,18 @@ def test_prune_asks(storage: BanditStorage) -> None:
     result = run(app, *command)
     assert result.exit_code == 0
     assert "No decision before" in result.output
+
+
+def test_what_is_pruned_stays_in_the_charts_of_every_version() -> None:
+    storage = MemoryBanditStorage()
+    made = [decision(id="d1"), decision(id="d2", version=2), decision(id="d3", bandit="gone")]
+    storage.commit(Commit(tuple(pull(each) for each in made)))
+    result = run(app_on(storage), "prune", "--yes", "--before", "2020-01-01")
+    assert result.exit_code == 0
+    for each in made:
+        stored = storage.read_digest(each.key)
+        assert stored is not None
+        assert Digest.load(stored.state).decisions == 1
 
 
 @pytest.mark.parametrize(
