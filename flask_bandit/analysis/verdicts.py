@@ -50,7 +50,8 @@ def _early(evidence: Evidence) -> str:
     if not evidence.visitors:
         return "No visitors yet."
     if not evidence.rewards.any():
-        return f"No rewards yet: {evidence.visitors:,} visitors so far."
+        plural = "" if evidence.visitors == 1 else "s"
+        return f"No rewards yet: {evidence.visitors:,} visitor{plural} so far."
     return ""
 
 
