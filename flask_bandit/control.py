@@ -237,7 +237,7 @@ def lifetime(control: Control, version: int) -> tuple[float, float | None]:
     resets = [at for at, what in control.history if what.split(" ", 1)[0] == "reset"]
     began, ended = control.version - version + 1, control.version - version
     return (
-        resets[-began] if began <= len(resets) else 0.0,
+        resets[-began] if 0 < began <= len(resets) else 0.0,
         resets[-ended] if 0 < ended <= len(resets) else None,
     )
 

@@ -126,6 +126,11 @@ class Digester:
         return sum(each.pulls for each in sums), sum(each.rewards for each in sums)
 
     def _read_quietly(self, name: str) -> None:
+        # Pages may wait for others, that were refused a thread while one was at work.
+        for each in {name, *(key.bandit for key in tuple(self._behind))}:
+            self._read_bandit(each)
+
+    def _read_bandit(self, name: str) -> None:
         try:
             control = self._engine.control(name)
             # Older versions only if somebody looked at them.

@@ -22,6 +22,7 @@ from flask_bandit.hashing import reward_id
 from flask_bandit.model import HELD_OUT, BanditKey, Decision, LogEntry, Reward
 from flask_bandit.plugins import storage_from_uri
 from flask_bandit.storage import BanditStorage, MemoryBanditStorage
+from flask_bandit.testing.storage_samples import decision, decisions
 
 PATIENCE = 60.0
 START = 1_700_000_000.0
@@ -300,6 +301,20 @@ def test_an_older_version_is_read_when_it_is_looked_at(site: Site, clock: Clock)
     assert (reading.unread, reading.digest.decisions) == (0, 100)
 
 
+def test_one_thread_reads_all_that_pages_wait_for(
+    site: Site, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = BanditKey("other", 1)
+    site.storage.commit(decisions(decision("o", bandit="other", at=START)))
+    clock.now += 100.0
+    with monkeypatch.context() as patch:
+        # As while another one is read.
+        patch.setattr(site.digester, "hurry", lambda name: None)
+        assert site.read(other, most=0).unread == 1
+    finish(site.digester.hurry("btn"))
+    assert site.stored(other).decisions == 1
+
+
 def wait_for_digest(site: Site, key: BanditKey) -> None:
     deadline = time.monotonic() + PATIENCE
     while site.stored(key).counted == 0:
@@ -548,6 +563,11 @@ class TestLifetime:
             (0.0, 10.0),
             (10.0, None),
         ]
+
+    def test_of_a_version_above_the_one_in_force_nothing_is_known(self) -> None:
+        control = self.reset(Control(), 10.0)
+        assert [lifetime(control, version) for version in (3, 5)] == [(0.0, None)] * 2
+        assert lifetime(Control(), 3) == (0.0, None)
 
     def test_who_did_it_does_not_matter(self) -> None:
         control = act(Control(), "reset", ("a",), 10.0, by="ann")

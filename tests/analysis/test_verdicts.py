@@ -40,6 +40,8 @@ def test_nothing_yet() -> None:
     assert found == Verdict(
         "empty", "No rewards yet: 1,120 visitors so far.", None, None, NOT_YET, None
     )
+    first = verdict(green=plain(0, 0), blue=plain(1, 0))
+    assert first.sentence == "No rewards yet: 1 visitor so far."
     assert verdict().sentence == "No arm is in play."
 
 

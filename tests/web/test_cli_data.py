@@ -224,10 +224,11 @@ def test_prune_asks(storage: BanditStorage) -> None:
 
 def test_what_is_pruned_stays_in_the_charts_of_every_version() -> None:
     storage = MemoryBanditStorage()
-    made = [decision(id="d1"), decision(id="d2", version=2), decision(id="d3", bandit="gone")]
-    storage.commit(Commit(tuple(pull(each) for each in made)))
-    result = run(app_on(storage), "prune", "--yes", "--before", "2020-01-01")
+    made = [decision("d1"), decision("d2", version=2), decision("d3", bandit="gone")]
+    storage.commit(decisions(*made))
+    result = run(app_on(storage), "prune", "--yes", "--before", "2024-01-01")
     assert result.exit_code == 0
+    assert list(storage.iter_log()) == []
     for each in made:
         stored = storage.read_digest(each.key)
         assert stored is not None

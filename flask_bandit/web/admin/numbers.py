@@ -81,15 +81,15 @@ class Numbers:
         return self._with_sign(value, self.percent(None if value is None else abs(value), places))
 
     def chance(self, value: float | None) -> str:
-        """Return a probability in percent: neither 0 nor 100 where it is neither."""
+        """Return a posterior probability in percent: it is never quite 0 or 100."""
         if value is None or not math.isfinite(value):
             return NONE
-        if 0.0 < value < 0.001:
+        if value < 0.001:
             return f"< {self.percent(0.001)}"
-        if 0.999 < value < 1.0:
+        if value > 0.999:
             return f"> {self.percent(0.999)}"
         # Cut rather than rounded up, as in the verdict's sentence.
-        return self.percent(math.floor(1000.0 * value) / 1000.0 if 0.995 <= value < 1.0 else value)
+        return self.percent(math.floor(1000.0 * value) / 1000.0 if value >= 0.995 else value)
 
     def moment(self, at: float | None) -> str:
         """Return the date and the time of seconds since the epoch."""

@@ -101,7 +101,7 @@ def test_a_probability_is_never_written_as_more_certain_than_it_is() -> None:
     assert numbers.chance(0.99999) == "> 99.9%"
     assert numbers.chance(0.9969) == "99.6%"
     assert numbers.chance(0.00001) == "< 0.1%"
-    assert (numbers.chance(0.0), numbers.chance(1.0)) == ("0.0%", "100.0%")
+    assert (numbers.chance(0.0), numbers.chance(1.0)) == ("< 0.1%", "> 99.9%")
 
 
 def test_signs_are_said_and_zero_has_none() -> None:
