@@ -22,7 +22,7 @@ from flask_bandit.hashing import reward_id
 from flask_bandit.model import HELD_OUT, BanditKey, Decision, LogEntry, Reward
 from flask_bandit.plugins import storage_from_uri
 from flask_bandit.storage import BanditStorage, MemoryBanditStorage
-from flask_bandit.testing.storage_samples import decision, decisions
+from flask_bandit.testing import storage_samples
 
 PATIENCE = 60.0
 START = 1_700_000_000.0
@@ -305,7 +305,8 @@ def test_one_thread_reads_all_that_pages_wait_for(
     site: Site, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = BanditKey("other", 1)
-    site.storage.commit(decisions(decision("o", bandit="other", at=START)))
+    made = storage_samples.decision("o", bandit="other", at=START)
+    site.storage.commit(storage_samples.decisions(made))
     clock.now += 100.0
     with monkeypatch.context() as patch:
         # As while another one is read.

@@ -87,7 +87,7 @@ def test_it_shows_counts_probabilities_cookie_and_storage(app: Flask) -> None:
     assert cookie is not None
     text = text_of(client.get("/page/some").text)
     assert f"{arm} (this visitor) 1 0 0.0000 0 to 0.8419 16.7% 0.3333" in text
-    assert "No rewards yet: 1 visitors so far." in text
+    assert "No rewards yet: 1 visitor so far." in text
     assert "uniform()" in text
     assert f"one {arm} 1 counted" in text
     assert f"Raw: {cookie.value}" in text
