@@ -25,6 +25,7 @@ MOST_UNREAD_EACH = 2_000
 """The same for each bandit of a list."""
 _READING = "flask_bandit.analysis.reading"
 
+
 @dataclass(frozen=True)
 class Mark:
     """Something that was done to the bandit, to be marked on charts.
