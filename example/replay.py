@@ -33,15 +33,29 @@ LONGEST_LATENESS = 1800.0
 def main() -> None:
     """Replay visitors into the storage that the shop uses."""
     parser = argparse.ArgumentParser("python -m example.replay", description=__doc__)
-    parser.add_argument("--visitors", type=int, default=5000)
-    parser.add_argument("--days", type=float, default=14.0, help="since the first (default: 14)")
+    parser.add_argument("--visitors", type=above_zero, default=5000)
+    parser.add_argument("--days", type=above_zero, default=14, help="since the first (default: 14)")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     app = create_app()
+    state = app.extensions["bandit"]
+    if state.storage.read_counts():
+        print(
+            f"note: {state.config.storage_uri} has visitors already. Those of the past decide by"
+            " what is known now, so the charts show what could not have been."
+        )
     counted = replay(app, args.visitors, args.days, args.seed)
     print(
-        f"Replayed {args.visitors:,} visitors of {args.days:g} days; {counted:,} of them clicked."
+        f"Replayed {args.visitors:,} visitors of {args.days:,} days; {counted:,} of them clicked."
     )
+
+
+def above_zero(text: str) -> int:
+    """Read a whole number above 0."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not above 0")
+    return number
 
 
 def replay(app: Flask, visitors: int, days: float = 14.0, seed: int = 1, batch: int = BATCH) -> int:

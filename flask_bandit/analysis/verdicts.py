@@ -56,9 +56,12 @@ def _early(evidence: Evidence) -> str:
 
 
 def _leader(rows: list[ArmResult]) -> ArmResult:
-    """Return the arm that is best by what is believed; the first of several."""
+    """Return the arm that is best by what is believed; the first of several.
+
+    One that nobody has seen leads nobody.
+    """
     return max(
-        rows,
+        [row for row in rows if row.pulls] or rows,
         key=lambda row: (row.p_best or 0.0, row.mean.estimate if row.mean else -math.inf),
     )
 

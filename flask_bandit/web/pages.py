@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ..analysis.digest import Digest
 from ..analysis.results import Results
+from ..control import Control, lifetime
 from ..counting import goal_stats
 from ..errors import ConfigurationError
 from ..model import ArmCounts, BanditKey
@@ -107,7 +108,7 @@ class _Reader:
             report=found,
             results=results,
             why_no_results=why,
-            marks=tuple(Mark(at, what) for at, what in control.history),
+            marks=_marks(control, found.version),
             unread=reading.unread,
             read_at=stored.now,
         )
@@ -120,14 +121,34 @@ class _Reader:
         bandit = self.stored.bandits.get(found.name)
         options = Options() if bandit is None else bandit.options
         control = self.stored.control(found.name)
-        arms = tuple(each.arm for each in found.arms)
-        in_play = arms if bandit is None else bandit.arm_ids
-        stats = {arm: goal_stats(options, rows.get(arm, {})) for arm in arms}
+        stats = {each.arm: goal_stats(options, rows.get(each.arm, {})) for each in found.arms}
         asked = question(
-            arms=tuple(arm for arm in in_play if arm not in control.removed),
+            arms=_in_play(found, control),
             is_once=options.mode(options.goal) == "once",
             window=options.reward_window,
             winner=control.winner if found.is_current else None,
         )
         results: Results = read_results(stats, digest, asked, with_series=with_series)
         return results
+
+
+def _in_play(found: BanditReport, control: Control) -> tuple[str, ...]:
+    """Return the arms that are compared, the control first.
+
+    What the code and the operators say now holds for the version in force only. In an older one,
+    and where the code has no bandit, it is the arms that were shown.
+    """
+    if found.is_current and found.in_code:
+        arms = tuple(each.arm for each in found.arms if each.in_code)
+        return tuple(arm for arm in arms if arm not in control.removed) or arms
+    return tuple(each.arm for each in found.arms if each.sums.pulls)
+
+
+def _marks(control: Control, version: int) -> tuple[Mark, ...]:
+    """Return what was done to one version, from the reset that began it to that which ended it."""
+    began, ended = lifetime(control, version)
+    return tuple(
+        Mark(at, what)
+        for at, what in control.history
+        if began <= at and (ended is None or at <= ended)
+    )

@@ -161,8 +161,9 @@ class _Maker:
         return self._figure(
             "rate",
             "Reward per decision",
-            "In each span of time by itself, with its posterior interval. All arms have the same"
-            " axis, and what does not fit on it is cut at its edge.",
+            "In each span of time, or in neighbouring ones together where an arm has few visitors,"
+            " with the posterior interval. All arms have the same axis, and what does not fit on it"
+            " is cut at its edge.",
             "band",
             tuple(drawings),
             self._rows(lines, write, with_ends=True),

@@ -351,7 +351,12 @@ def _numbers() -> Numbers:
 
 
 def _page() -> BanditPage:
-    version = request.args.get("version", type=int)
+    text, version = request.args.get("version", ""), None
+    if text:
+        try:
+            version = int(text)
+        except ValueError:
+            abort(404, f"{text!r} is no version")
     return read_page(app_state(), request.args.get("name", ""), version)
 
 
@@ -372,4 +377,7 @@ def _filter(state: AppState, found: BanditReport) -> LogFilter:
                 raise StorageError("the storage is down, so the subject cannot be found") from None
         return state.pseudonyms(subject), ids
 
-    return parse_filter(found.name, request.args, known_as)
+    wanted = parse_filter(found.name, request.args, known_as)
+    if wanted.version is not None and wanted.version not in found.versions:
+        abort(404, f"{found.name!r} has no version {wanted.version}")
+    return wanted

@@ -19,7 +19,10 @@ from flask_bandit.errors import ConfigurationError, StorageError
 from flask_bandit.storage import MemoryBanditStorage
 from flask_bandit.storage.base import BanditStorage
 from flask_bandit.testing.storage_samples import decision, decisions
+from flask_bandit.web.actions import Action
 from flask_bandit.web.admin import BanditAdmin
+from flask_bandit.web.pages import BanditPage, read_page
+from flask_bandit.web.state import app_state
 from tests.web.conftest import make_app, set_cookies
 
 from .conftest import ROOT, admin_app, do, open_to_all
@@ -109,8 +112,50 @@ def test_an_older_version(storage: BanditStorage) -> None:
     newest = list(storage.iter_log("btn"))[-1].decision
     assert f"<code>{newest.id}</code>" in page.text
     assert newest.id not in client.get(f"{ROOT}bandit?name=btn").text
-    for version in (0, 3, 10**30):
-        assert client.get(f"{ROOT}bandit?name=btn&version={version}").status_code == 404
+    for page_name in ("bandit", "live", "log", "log.csv"):
+        for version in (0, 3, 10**30, -1):
+            url = f"{ROOT}{page_name}?name=btn&version={version}"
+            assert client.get(url).status_code == 404
+    for page_name in ("bandit", "live"):
+        assert client.get(f"{ROOT}{page_name}?name=btn&version=abc").status_code == 404
+
+
+def test_what_is_done_later_changes_nothing_of_an_older_version() -> None:
+    app = admin_app()
+    visit(app, 30)
+    client = app.test_client()
+    do(client, "pause")
+    do(client, "resume")
+    do(client, "reset")
+    before = read_state_page(app, 1)
+    arms = [each.arm for each in before.report.arms]
+    do(client, "declare", arm=arms[1])
+    do(client, "reopen")
+    with app.app_context():
+        Action(app_state(app), ["btn"], "weights", {arms[0]: None}).do("btn")
+    after = read_state_page(app, 1)
+    assert after.results == before.results
+    assert [mark.what.split()[0] for mark in after.marks] == ["pause", "resume", "reset"]
+    assert [mark.what.split()[0] for mark in read_state_page(app, 2).marks] == [
+        "reset",
+        "declare",
+        "reopen",
+        "weights",
+    ]
+    text = client.get(f"{ROOT}bandit?name=btn&version=1").text
+    assert 'class="state' not in text
+
+
+def read_state_page(app: Flask, version: int) -> BanditPage:
+    with app.app_context():
+        return read_page(app_state(app), "btn", version)
+
+
+def test_who_did_something_before_the_first_visitor_is_told() -> None:
+    app = admin_app()
+    client = app.test_client()
+    do(client, "pause")
+    assert "pause (by ann)" in client.get(f"{ROOT}bandit?name=btn").text
 
 
 @pytest.mark.parametrize(
