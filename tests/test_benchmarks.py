@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("rich", reason="part of the extra bench")
 
-from benchmarks import delayed_rewards, verdicts
+from benchmarks import dashboard, delayed_rewards, verdicts
 from benchmarks.delayed_rewards import WAYS, Plan, simulate
 
 AT_ONCE, WHEN_REWARDED, WHEN_CLOSED = WAYS
@@ -64,3 +64,10 @@ def test_verdicts_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "decided (wrong), %" in out
     assert "sample-ratio alarms, %" in out
+
+
+def test_pages_of_little_and_of_more_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    dashboard.main(["--decisions", "50", "100", "--rounds", "1"])
+    out = capsys.readouterr().out
+    assert "100" in out
+    assert out.count("(1.00)") >= len(dashboard.PAGES)
