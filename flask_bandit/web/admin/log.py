@@ -22,9 +22,9 @@ PAGE = 50
 """Decisions on a page."""
 MOST_READ = 20_000
 """Decisions that are read for one page, of which a rare filter may want few."""
-MOST_AT_ONCE = 4_000
+MOST_AT_ONCE = 1_000
 """Decisions in one window of time; one with more is cut to its newest part."""
-FIRST_WINDOW, LONGEST_WINDOW = 3600.0, 1e9
+FIRST_WINDOW, LONGEST_WINDOW = 30.0, 1e9
 """Seconds. What is older than the longest is one window."""
 STEP = 8.0
 """How much longer the next window is after one with few decisions, or shorter."""
