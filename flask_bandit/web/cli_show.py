@@ -32,6 +32,7 @@ _REASONS: Mapping[str, tuple[str, str]] = {
     "archived": ("while archived", "while archived"),
     "override": ("override", "overrides"),
     "disabled": ("while disabled", "while disabled"),
+    "outage": ("while the storage was down", "while the storage was down"),
 }
 _UNITS = (("w", 604800.0), ("d", 86400.0), ("h", 3600.0), ("m", 60.0))
 _SPANS = ("reward_window", "half_life")

@@ -40,7 +40,8 @@ _HOW = {
     "archived": "everybody's: the bandit is archived",
     "disabled": "the control: bandits are switched off by MAB_ENABLED",
     "forgotten": "the control: this request has erased the visitor",
-    "control": "the control: the storage is down, or the response was on its way already",
+    "outage": "the control: the storage is down",
+    "control": "the control: the response was on its way already",
 }
 _NOTHING = Why((), None)
 _templates = Environment(

@@ -162,7 +162,7 @@ class Visit(Holder):
                 held = self._held(name)
                 shown = self._new(name, bandit) if held is None else self._remembered(name, held)
             except StorageAwayError:
-                shown = Shown(bandit.arm_ids[0], "control")
+                shown = Shown(bandit.arm_ids[0], "outage")
         self._note(name, shown.how)
         return shown
 
@@ -204,7 +204,8 @@ class Visit(Holder):
             return Shown(control_arm, "limit")
         decision = self._drawn(name)
         if decision is None:
-            return Shown(control_arm, "control")
+            is_counted = counting is Counting.COUNTED
+            return Shown(control_arm, "outage" if is_counted else self.verdict.reason)
         if counting is Counting.UNCOUNTED:
             return Shown(decision.arm, self.verdict.reason)
         if self.is_on_error_page:
@@ -263,6 +264,8 @@ class Visit(Holder):
         result = self.state.engine.commit(decisions, rewards, self.attempt, skipped)
         if result is None:
             self.state.tally.put_back(skipped)
+            for decision in decisions:
+                self.state.tally.note(decision.bandit, decision.version, "outage")
             for reward in rewards:
                 self.outcomes[reward.bandit] = "not recorded: the storage is down"
             return

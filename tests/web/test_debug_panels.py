@@ -182,7 +182,7 @@ def nothing(app: Flask) -> None:
         ("declared", declare, {}, {}),
         ("archived", archive, {}, {}),
         ("disabled", nothing, {"MAB_ENABLED": False}, {}),
-        ("control", break_storage, {}, {}),
+        ("outage", break_storage, {}, {}),
     ],
 )
 def test_it_tells_why_a_visitor_sees_an_arm(

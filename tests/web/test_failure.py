@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from itertools import count
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from flask import Flask
 from flask_bandit import StorageError, storage_failed, storage_recovered
 from flask_bandit.storage import MemoryBanditStorage
 from flask_bandit.storage.base import Commit, CommitResult
+from flask_bandit.web.reports import Stored, report
 
 from .conftest import make_app, pulls, rewards, set_cookies
 
@@ -75,6 +77,28 @@ def test_a_new_visitor_gets_a_page_and_no_cookie(
         assert not set_cookies(response)
     storage.broken = set()
     assert pulls(app) == 0
+
+
+@pytest.mark.parametrize("broken", ["read", "commit"])
+def test_who_met_an_outage_is_told_when_it_is_over(
+    app: Flask, storage: Faulty, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = app.extensions["bandit"]
+    monkeypatch.setattr(state.tally, "_clock", count(step=1000).__next__)
+    holder = app.test_client()
+    holder.get("/btn")
+    storage.broken = {broken}
+    for _ in range(7):
+        app.test_client().get("/btn")
+    # Who holds an arm keeps it, and misses nothing.
+    holder.get("/btn")
+    storage.broken = set()
+    for _ in range(3):
+        let_a_probe_through(app)
+        app.test_client().get("/btn")
+    with app.app_context():
+        assert report(Stored.read(state.bandits, storage), "btn").not_counted == {"outage": 7}
+    assert pulls(app) == 4
 
 
 def test_an_open_breaker_asks_the_storage_nothing(app: Flask, storage: Faulty) -> None:

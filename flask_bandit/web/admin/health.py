@@ -114,6 +114,12 @@ def _of_counts(page: BanditPage, numbers: Numbers) -> Iterator[Finding]:
         yield Finding(PLAIN, "Not counted", text, ("Reason", "Choices"), rows)
     else:
         yield Finding(GOOD, "Not counted", "No bot or other visitor was left out so far.")
+    missed = report.not_counted.get("outage", 0)
+    if missed:
+        text = "Choices that were not stored, because the storage was down: "
+        yield Finding(PLAIN, "Storage outages", f"{text}{numbers.count(missed)}.")
+    else:
+        yield Finding(GOOD, "Storage outages", "No visitor met one so far.")
     late = [(each.arm, each.sums.late) for each in report.arms if each.sums.late]
     if late:
         rows = tuple((arm, numbers.count(number)) for arm, number in late)

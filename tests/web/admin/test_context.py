@@ -201,6 +201,12 @@ def test_health_tells_what_was_left_out(page: BanditPage) -> None:
         assert told in text
 
 
+def test_health_tells_of_outages(page: BanditPage) -> None:
+    assert "Storage outages No visitor met one so far." in words(read(page))
+    met = replace(page, report=replace(page.report, not_counted={"outage": 5}))
+    assert "because the storage was down: 5." in words(read(met))
+
+
 def test_the_holdout_and_other_goals_are_shown(page: BanditPage) -> None:
     green, red = page.report.arms
     goal = {"newsletter": Sums(green.sums.pulls, 5, 5.0, 0.25, 0)}
