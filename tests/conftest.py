@@ -11,7 +11,13 @@ import pytest
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
-pytest_plugins = ["pytester", "tests.servers.postgres", "tests.servers.redis", "tests.servers.zeo"]
+pytest_plugins = [
+    "pytester",
+    "tests.clock",
+    "tests.servers.postgres",
+    "tests.servers.redis",
+    "tests.servers.zeo",
+]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -42,8 +42,9 @@ from flask_bandit.options import Options
 from flask_bandit.storage import MemoryBanditStorage
 from flask_bandit.windows import GRACE, WindowCloser
 
+from .clock import START, Clock
+
 ARMS = ("a", "b", "c", "d")
-START = 1_700_000_000.0
 WINDOW = 3600.0
 HALF_LIFE = 172800.0
 SPAN = 43200
@@ -116,22 +117,6 @@ def test_increments_add_up_to_the_same_in_any_order(
     expected = summed(parts)
     random.Random(seed).shuffle(parts)
     assert summed(parts) == expected
-
-
-class Clock:
-    """What ``time.time`` returns."""
-
-    now = START
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr("time.time", made)
-    return made
 
 
 def arrived(

@@ -24,26 +24,11 @@ from flask_bandit.plugins import storage_from_uri
 from flask_bandit.storage import BanditStorage, MemoryBanditStorage
 from flask_bandit.testing import storage_samples
 
+from .clock import START, Clock
+
 PATIENCE = 60.0
-START = 1_700_000_000.0
 HOUR = 3600.0
 KEY = BanditKey("btn", 1)
-
-
-class Clock:
-    """What ``time.time`` returns."""
-
-    now = START
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr("time.time", made)
-    return made
 
 
 class Watched(MemoryBanditStorage):

@@ -25,27 +25,12 @@ from flask_bandit.storage import BanditStorage, MemoryBanditStorage
 from flask_bandit.storage.base import Commit, CommitResult, DecisionWrite
 from flask_bandit.windows import BATCH, GRACE, WindowCloser
 
+from .clock import START, Clock
+
 PATIENCE = 60.0
-START = 1_700_000_000.0
 WINDOW = 3600.0
 OVER = START + WINDOW + GRACE + 1.0
 STORAGES = ["memory", "json", "sqlite", "sqlalchemy", "postgresql", "redis", "zodb"]
-
-
-class Clock:
-    """What ``time.time`` returns."""
-
-    now = START
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr("time.time", made)
-    return made
 
 
 @pytest.fixture
