@@ -1,16 +1,8 @@
-"""Bandits: named arms and a policy. They work with no Flask and no storage at all.
-
-Inside an app the engine keeps the counts in a storage; a bandit used by itself keeps its own.
-"""
+"""The bandits to choose from: a class for each policy."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping, Sequence
-from numbers import Real
-from typing import TYPE_CHECKING, Any, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from .algorithms import (
     AnnealingEpsilonGreedyPolicy,
@@ -20,19 +12,13 @@ from .algorithms import (
     GaussianThompsonPolicy,
     KLUCBPolicy,
     NaiveStochasticPolicy,
-    PolicyProtocol,
     SoftmaxPolicy,
     ThompsonPolicy,
     UCB1Policy,
     UCBTunedPolicy,
-    UniformPolicy,
 )
-from .algorithms.base import plain_propensities, with_floor
-from .counting import learned_sums
-from .drawing import BURN_IN, FLOOR, POLICY, WEIGHTS, DrawTable, burnt_in, floored, weighted
-from .errors import ConfigurationError, UnknownArmError
-from .model import Arm, ArmCounts, ArmStats, Decision, FloatArray, Stats, StatsDelta, add_counts
-from .options import BanditOptions, Options, is_clean
+from .bandit import Bandit
+from .options import BanditOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -51,260 +37,6 @@ __all__ = [
     "UCB1Bandit",
     "UCBTunedBandit",
 ]
-
-FEW_ARMS = 12
-"""Up to so many, plain floats are faster than arrays."""
-
-_NO_SUMS: Mapping[str, float] = {}
-MAX_ARM_ID = 200
-MAX_REWARD = 1e150
-"""Its square is still a number, and so is the sum of many."""
-
-
-class RandomSource(Protocol):
-    """Anything with ``random()`` in [0, 1): ``random.Random``, or numpy's ``Generator``."""
-
-    def random(self) -> float:
-        """Return the next number."""
-        ...
-
-
-class Bandit:
-    """Named arms and the policy that shares the traffic between them.
-
-    By itself it is the control: every arm with the same probability.
-
-    :param policy: any object with the four methods of a policy; uniform if left out
-    :param options: keyword arguments, see :class:`~flask_bandit.options.Options`: ``floor``,
-        ``min_propensity``, ``burn_in``, ``holdout``, ``goal``, ``goals``, ``reward_window``,
-        ``half_life``, ``group`` and ``targeting``
-    :raises ConfigurationError: something that is no policy, or an option that cannot be meant
-    """
-
-    def __init__(
-        self, policy: PolicyProtocol | None = None, **options: Unpack[BanditOptions]
-    ) -> None:
-        policy = UniformPolicy() if policy is None else policy
-        if not isinstance(policy, PolicyProtocol):
-            raise ConfigurationError(
-                f"{policy!r} is no policy: it needs propensities, on_decision, on_reward and "
-                "on_mature"
-            )
-        self.policy = policy
-        self.options = Options.parse(options)
-        _require_learnable_goal(policy, self.options)
-        self._has_own = type(self).propensities is not Bandit.propensities
-        self._of_few = None if self._has_own else plain_propensities(policy)
-        self._arms: dict[str, Arm] = {}
-        self._is_frozen = False
-        self._counts: dict[str, dict[str, float]] = {}
-        self._last: dict[str, Decision] = {}
-
-    def add_arm(self, arm_id: str, value: Any = None) -> None:
-        """Add an arm.
-
-        :param arm_id: what is stored and shown: a text without control characters
-        :param value: what a view receives: any object; it is never stored
-        :raises ConfigurationError: the id is taken or cannot be one, or the bandit is in use
-        """
-        if not isinstance(arm_id, str) or not 0 < len(arm_id) <= MAX_ARM_ID or not is_clean(arm_id):
-            raise ConfigurationError(
-                f"{arm_id!r} cannot be an arm's id: write a text of 1 to {MAX_ARM_ID} characters "
-                "without control characters"
-            )
-        if arm_id in self._arms:
-            raise ConfigurationError(
-                f"the arm {arm_id!r} is there already; give each arm its own id"
-            )
-        if self._is_frozen:
-            raise ConfigurationError(
-                f"the arm {arm_id!r} comes too late: add arms while the app is made, so that all "
-                "workers agree on them"
-            )
-        self._arms[arm_id] = Arm(arm_id, value)
-
-    @property
-    def arms(self) -> tuple[Arm, ...]:
-        """The arms, in the order in which they were added; the first is the control."""
-        return tuple(self._arms.values())
-
-    @property
-    def arm_ids(self) -> tuple[str, ...]:
-        """The ids of the arms, in the same order."""
-        return tuple(self._arms)
-
-    @property
-    def floor(self) -> float:
-        """The share of the traffic that is spread evenly."""
-        return self.options.share(len(self._arms))
-
-    @property
-    def policy_version(self) -> str:
-        """Name and parameters of the policy, as logged with each decision."""
-        return str(getattr(self.policy, "version", type(self.policy).__name__))
-
-    @property
-    def stats(self) -> dict[str, ArmStats]:
-        """What this object was told by :meth:`pull_arm` and :meth:`reward_arm`, by arm id."""
-        return {arm: ArmStats.from_counts(self._counts.get(arm, {})) for arm in self._arms}
-
-    def value_of(self, arm: str) -> Any:
-        """Return an arm's value.
-
-        :raises UnknownArmError: no such arm
-        """
-        return self._arm(arm).value
-
-    def check(self) -> None:
-        """Raise :class:`ConfigurationError` if the bandit cannot work yet."""
-        if not self._arms:
-            raise ConfigurationError("it has no arms; give it some with add_arm(id, value)")
-        if self.floor > 1.0:
-            raise ConfigurationError(
-                f"min_propensity is {self.options.min_propensity:g}, which {len(self._arms)} arms "
-                f"cannot all have; write at most {1 / len(self._arms):g}"
-            )
-
-    def check_reward(self, value: float, goal: str | None = None) -> float:
-        """Return a reward as a float.
-
-        :param goal: one that the bandit does not learn from takes any number
-        :raises ValueError: not a finite number, or outside what the policy can learn from
-        """
-        if not isinstance(value, Real) or not abs(value) <= MAX_REWARD:
-            raise ValueError(
-                f"the reward is {value!r}; write a finite number, at most {MAX_REWARD:g} in size"
-            )
-        is_learned = goal is None or goal == self.options.goal
-        allowed = getattr(self.policy, "reward_range", None) if is_learned else None
-        if allowed is not None and not allowed[0] <= value <= allowed[1]:
-            raise ValueError(
-                f"the reward is {value!r}, and {self.policy_version} learns from rewards of "
-                f"{allowed[0]:g} to {allowed[1]:g}; scale it, or take a bandit for any number, "
-                "such as GaussianThompsonBandit"
-            )
-        return float(value)
-
-    def freeze(self) -> None:
-        """Let no more arms be added."""
-        self._is_frozen = True
-
-    def stats_from(self, counts: ArmCounts) -> Stats:
-        """Line up stored sums with the arms, as the policy reads them."""
-        return Stats.from_counts(self.arm_ids, counts, getattr(self.policy, "extra", ()))
-
-    def propensities(self, stats: Stats, context: Mapping[str, Any] | None = None) -> FloatArray:
-        """Return one probability per arm, shape (K,): the policy's, then the floor.
-
-        :raises ConfigurationError: what the policy returned are no probabilities
-        """
-        return with_floor(self._checked(stats, context), self.options.share(len(stats.arms)))
-
-    def _checked(self, stats: Stats, context: Mapping[str, Any] | None) -> FloatArray:
-        raw = self.policy.propensities(stats, context)
-        # Written so that a NaN fails.
-        if raw.shape != (len(stats.arms),) or not (
-            np.minimum.reduce(raw) >= 0.0 and abs(np.add.reduce(raw) - 1.0) < 1e-6
-        ):
-            raise ConfigurationError(
-                f"{self.policy_version} returned {raw!r}, which are not {len(stats.arms)} "
-                "probabilities that sum to 1; test the policy with PolicySuite"
-            )
-        return raw
-
-    def draw_table(
-        self, counts: ArmCounts, *, drawing: Mapping[str, float] | None = None, now: float = 0.0
-    ) -> DrawTable:
-        """Return the probabilities that follow from stored sums, ready to draw from.
-
-        In this order: eligible arms, policy, weights, burn-in, floor; the table's ``stages`` tell.
-
-        :param drawing: eligible arm -> weight; all arms with equal weights if left out
-        :param now: seconds since the epoch, for bandits with a half-life
-        """
-        return self._table(counts, learned_sums(self.options, counts, now), drawing)
-
-    def _table(
-        self, counts: ArmCounts, learned: ArmCounts, drawing: Mapping[str, float] | None = None
-    ) -> DrawTable:
-        arms, options = self.arm_ids if drawing is None else tuple(drawing), self.options
-        values = self._policy_values(arms, learned)
-        stages = {POLICY: values}
-        if drawing is not None:
-            values = stages[WEIGHTS] = weighted(values, drawing.values())
-        if options.burn_in:
-            pulls = [counts.get(arm, _NO_SUMS).get("pulls", 0) for arm in arms]
-            values = stages[BURN_IN] = burnt_in(values, pulls, options.burn_in)
-        if not self._has_own:
-            values = stages[FLOOR] = floored(values, options.share(len(arms)))
-        return DrawTable.of(arms, values, stages)
-
-    def _policy_values(self, arms: tuple[str, ...], sums: ArmCounts) -> Sequence[float]:
-        """Return the policy's probabilities, or those of a subclass that has its own."""
-        if self._of_few is not None and len(arms) <= FEW_ARMS:
-            values = self._of_few([sums.get(arm, _NO_SUMS) for arm in arms])
-            # Where this fails, the arrays tell why.
-            if min(values) >= 0.0 and abs(sum(values) - 1.0) < 1e-6:
-                return values
-        stats = Stats.from_counts(arms, sums, getattr(self.policy, "extra", ()))
-        own = self.propensities if self._has_own else self._checked
-        values_of_all: list[float] = own(stats, None).tolist()
-        return values_of_all
-
-    def suggest_arm(self, rng: RandomSource | None = None) -> dict[str, Any]:
-        """Draw an arm from what this object knows; counts nothing, see :meth:`pull_arm`.
-
-        :param rng: for the draw only; Python's own generator if left out
-        :return: ``id``, ``value``, ``pulls``, ``reward`` and ``propensity``
-        :raises ConfigurationError: the bandit has no arms
-        """
-        self.check()
-        # Nobody closes windows here, and nothing has a date: it learns at once and forgets nothing.
-        table = self._table(self._counts, self._counts)
-        arm = table.draw((random if rng is None else rng).random())
-        self._last[arm] = self._decision(arm, table.propensities)
-        return {**self[arm], "propensity": table.propensities[arm]}
-
-    def pull_arm(self, arm_id: str) -> None:
-        """Count one decision for an arm.
-
-        :raises UnknownArmError: no such arm
-        """
-        self._arm(arm_id)
-        self._add(self.policy.on_decision(self._last.get(arm_id) or self._decision(arm_id, None)))
-
-    def reward_arm(self, arm_id: str, reward: float) -> None:
-        """Count one reward for an arm, for its last suggestion.
-
-        :raises UnknownArmError: no such arm
-        :raises ValueError: a reward that the policy cannot learn from
-        """
-        self._arm(arm_id)
-        value = self.check_reward(reward)
-        self._add(
-            self.policy.on_reward(self._last.get(arm_id) or self._decision(arm_id, None), value)
-        )
-
-    def __getitem__(self, arm_id: str) -> dict[str, Any]:
-        arm, stats = self._arm(arm_id), ArmStats.from_counts(self._counts.get(arm_id, {}))
-        return {"id": arm_id, "value": arm.value, "pulls": stats.pulls, "reward": stats.reward}
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.policy_version} arms={list(self._arms)}>"
-
-    def _arm(self, arm_id: str) -> Arm:
-        try:
-            return self._arms[arm_id]
-        except KeyError:
-            raise UnknownArmError(
-                f"there is no arm {arm_id!r}; known: {list(self._arms)}"
-            ) from None
-
-    def _add(self, delta: StatsDelta) -> None:
-        add_counts(self._counts, delta)
-
-    def _decision(self, arm: str, propensities: Mapping[str, float] | None) -> Decision:
-        return Decision("", "", 0, arm, propensities, self.policy_version, 0.0)
 
 
 class EpsilonGreedyBandit(Bandit):
@@ -384,14 +116,3 @@ class Exp3Bandit(Bandit):
 
     def __init__(self, gamma: float = 0.1, **options: Unpack[BanditOptions]) -> None:
         super().__init__(Exp3Policy(gamma), **options)
-
-
-def _require_learnable_goal(policy: PolicyProtocol, options: Options) -> None:
-    mode = options.mode(options.goal)
-    if mode != "once" and getattr(policy, "reward_range", None) is not None:
-        name = getattr(policy, "version", type(policy).__name__)
-        raise ConfigurationError(
-            f"{name} learns from one reward of each decision, and the goal {options.goal!r} counts "
-            f"as {mode!r}: let it learn from a goal that counts once, or take a bandit for any "
-            "number, such as GaussianThompsonBandit"
-        )

@@ -41,6 +41,7 @@ class Control:
     :param removed: arms that nobody gets; their visitors are given another
     :param closed_until: seconds since the epoch; the reward windows of all decisions made before
         are closed
+    :param model: number of the deployed model that draws the arms; 0 for the policy of the code
     :param history: (seconds since the epoch, what was done), the oldest first
     """
 
@@ -51,6 +52,7 @@ class Control:
     weights: Mapping[str, float] = field(default_factory=dict)
     removed: tuple[str, ...] = ()
     closed_until: float = 0.0
+    model: int = 0
     history: tuple[tuple[float, str], ...] = ()
 
     @classmethod
@@ -190,6 +192,12 @@ def weigh(control: Control, arms: Sequence[str], weights: Mapping[str, float | N
     return replace(control, weights=factors, removed=tuple(sorted(removed)))
 
 
+def deploy(control: Control, arms: Sequence[str], model: int) -> Control:
+    """Let a trained model draw the arms; 0 for the policy of the code."""
+    _refuse(control, "given another model", ARCHIVED)
+    return replace(control, model=model)
+
+
 ACTIONS: Mapping[str, Callable[..., Control]] = {
     "pause": pause,
     "resume": resume,
@@ -199,6 +207,7 @@ ACTIONS: Mapping[str, Callable[..., Control]] = {
     "archive": archive,
     "reset": reset,
     "weights": weigh,
+    "deploy": deploy,
 }
 """What can be done to a bandit: takes its control, the arms in the code, and what it is about."""
 
@@ -311,6 +320,10 @@ _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
         lambda value: isinstance(value, Mapping) and all(map(_is_weight, value.values())),
     ),
     "removed": ("list of arms", lambda value: _is_list(value, lambda arm: isinstance(arm, str))),
+    "model": (
+        "number of a model",
+        lambda value: isinstance(value, int) and _is_number(value, 0, 2**31),
+    ),
     "closed_until": ("time", lambda value: _is_number(value, 0.0, _LATEST)),
     "history": ("history", lambda value: _is_list(value, _is_entry)),
 }

@@ -5,7 +5,8 @@ shall not see them as they are, it has sums of its own beside them, told apart b
 
 * ``holdout:pulls`` ...: the visitors who always get the control; no policy sees these;
 * ``goal:<goal>:rewards`` ...: goals that the bandit does not learn from;
-* ``learn:...``: with a reward window, what decisions whose window is closed have added;
+* ``learn:...``: with a reward window, what decisions whose window is closed have added; with a
+  share for evaluation, what the others have added;
 * ``@<start>:...``: with a half-life, the sums of decisions made in one span of time, by its start
   in seconds since the epoch; with a reward window too, ``learn:@<start>:...``, so that a bandit
   which gets its window later learns nothing twice.
@@ -18,7 +19,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .algorithms import PolicyProtocol
-from .model import ArmCounts, ArmStats, Decision, Reward, StatsDelta
+from .hashing import hash_share
+from .model import ArmArrays, ArmCounts, ArmStats, Decision, Reward, StatsDelta
 from .options import Options
 
 HOLDOUT = "holdout:"
@@ -42,12 +44,11 @@ def decision_delta(policy: PolicyProtocol, options: Options, decision: Decision)
     if decision.is_held_out:
         return StatsDelta({decision.arm: {HOLDOUT + "pulls": 1}})
     pull = StatsDelta({decision.arm: {"pulls": 1}})
-    if options.reward_window is not None:
+    if options.reward_window is not None or is_for_evaluation(options, decision):
         return pull
     learned = policy.on_decision(decision)
-    if options.half_life is None:
-        return learned
-    return pull + _prefixed(learned, _bucket(options.half_life, decision.at))
+    prefix = _prefix(options, decision)
+    return pull + _prefixed(learned, prefix) if prefix else learned
 
 
 def reward_delta(
@@ -66,11 +67,22 @@ def reward_delta(
     if options.reward_window is not None:
         late = {"late": 1} if reward.at > decision.at + options.reward_window else {}
         return StatsDelta({decision.arm: {**exact, **late}})
+    if is_for_evaluation(options, decision):
+        return StatsDelta({decision.arm: exact})
     learned = policy.on_reward(decision, reward.value)
-    if options.half_life is None:
-        return learned
-    bucket = _bucket(options.half_life, decision.at)
-    return StatsDelta({decision.arm: exact}) + _prefixed(learned, bucket)
+    prefix = _prefix(options, decision)
+    return StatsDelta({decision.arm: exact}) + _prefixed(learned, prefix) if prefix else learned
+
+
+def is_for_evaluation(options: Options, decision: Decision) -> bool:
+    """Return whether a decision is kept apart to judge what learned from the others.
+
+    All decisions of a known subject are, or none; of visitors who are only a cookie, each decision
+    by itself.
+    """
+    if options.evaluation <= 0.0:
+        return False
+    return hash_share(decision.subject or decision.id, "evaluation", "") < options.evaluation
 
 
 def goal_stats(options: Options, row: Mapping[str, float], goal: str | None = None) -> ArmStats:
@@ -91,17 +103,14 @@ def mature_delta(
 
     :param total: what it earned within the window
     """
-    learned = policy.on_mature(decision, total)
-    if options.half_life is None:
-        return _prefixed(learned, LEARNED)
-    return _prefixed(learned, LEARNED + _bucket(options.half_life, decision.at))
+    return _prefixed(policy.on_mature(decision, total), _prefix(options, decision))
 
 
 def needs_decision(policy: PolicyProtocol, options: Options, decision_id: str, goal: str) -> bool:
     """Return whether a reward can only be counted with its decision as it is stored."""
     if goal != options.goal or Decision.is_id_held_out(decision_id):
         return False
-    if options.reward_window is not None or options.half_life is not None:
+    if options.learns_apart or options.half_life is not None:
         return True
     return bool(getattr(policy, "reward_needs_decision", False))
 
@@ -112,11 +121,25 @@ def learned_sums(options: Options, counts: ArmCounts, now: float) -> ArmCounts:
     :param counts: all sums of a bandit
     :param now: seconds since the epoch; what is older weighs less where there is a half-life
     """
-    if options.reward_window is not None:
+    if options.learns_apart:
         counts = {arm: _without(row, LEARNED) for arm, row in counts.items()}
     if options.half_life is not None:
         return {arm: _discounted(row, options.half_life, now) for arm, row in counts.items()}
     return counts
+
+
+def learned_arrays(options: Options, arrays: ArmArrays) -> ArmArrays:
+    """Return the arrays that the policy learns from, of all that a bandit has."""
+    if not options.learns_apart:
+        return arrays
+    return {
+        arm: {
+            name.removeprefix(LEARNED): array
+            for name, array in row.items()
+            if name.startswith(LEARNED)
+        }
+        for arm, row in arrays.items()
+    }
 
 
 def _discounted(row: Mapping[str, float], half_life: float, now: float) -> dict[str, float]:
@@ -143,10 +166,17 @@ def _bucket(half_life: float, at: float) -> str:
     return f"{BUCKET}{int(at // span) * span}:"
 
 
-def _prefixed(delta: StatsDelta, prefix: str) -> StatsDelta:
-    return StatsDelta(
-        {
-            arm: {prefix + name: value for name, value in row.items()}
-            for arm, row in delta.counts.items()
-        }
+def _prefix(options: Options, decision: Decision) -> str:
+    """Return how the names of the sums begin that the policy learns from; empty: they are exact."""
+    learned = LEARNED if options.learns_apart else ""
+    return (
+        learned if options.half_life is None else learned + _bucket(options.half_life, decision.at)
     )
+
+
+def _prefixed(delta: StatsDelta, prefix: str) -> StatsDelta:
+    counts = {
+        arm: {prefix + name: value for name, value in row.items()}
+        for arm, row in delta.counts.items()
+    }
+    return StatsDelta(counts, tuple(term._replace(name=prefix + term.name) for term in delta.terms))

@@ -7,7 +7,6 @@ the request path has no random generator, and what is sent twice counts once.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -19,11 +18,13 @@ from typing import Any, TypeVar
 
 from .bandits import Bandit
 from .breaker import Attempt, Call, CircuitBreaker
-from .control import Control, act, nonsense_in
+from .control import Control, act
+from .controls import Controls
 from .counting import decision_delta, needs_decision, reward_delta
 from .drawing import DrawTable
 from .errors import StorageError, StorageTimeoutError
 from .hashing import hash_decision, is_held_out
+from .learned import Learned
 from .model import HELD_OUT, ArmStats, BanditKey, Counts, Decision, Reward, StatsDelta
 from .snapshot import Snapshot
 from .storage.base import (
@@ -37,12 +38,10 @@ from .storage.base import (
 
 logger = logging.getLogger("flask_bandit")
 
-CONTROL_ATTEMPTS = 20
 LATE_DECISION = 10.0
 """Seconds between making and storing a decision, after which it counts as made when stored."""
 
 _T = TypeVar("_T")
-_DEFAULT = Control()
 
 forced_arms: ContextVar[Mapping[str, str]] = ContextVar("flask_bandit_forced_arms")
 """Bandit -> the arm that tests draw in place of chance; see :func:`flask_bandit.testing.force`."""
@@ -54,6 +53,7 @@ class Engine:
     :param timeout: seconds that one request may spend on storage
     :param stats_ttl: seconds for which read counts are used; ``None``: the storage's default
     :param control_ttl: seconds for which what operators decided is used
+    :param learn_ttl: seconds for which what policies learned from contexts is used
     :param on_failed: called once when an outage begins, with the error
     :param on_recovered: called once when it ends
     :param on_changed: called with a bandit's name, its control and what was done, after a change
@@ -67,6 +67,7 @@ class Engine:
         timeout: float = 1.0,
         stats_ttl: float | None = None,
         control_ttl: float = 1.0,
+        learn_ttl: float = 1.0,
         on_failed: Callable[[Exception], object] = lambda error: None,
         on_recovered: Callable[[], object] = lambda: None,
         on_changed: Callable[[str, Control, str], object] = lambda name, control, action: None,
@@ -78,11 +79,15 @@ class Engine:
         self._on_failed = on_failed
         self._on_recovered = on_recovered
         self._on_changed = on_changed
-        self._control_ttl = control_ttl
-        self._control_lock = threading.Lock()
-        self._controls: dict[str, Control] | None = None
-        self._controls_read_at = -math.inf
         self._breaker = CircuitBreaker()
+        self._controls = Controls(
+            storage,
+            ttl=control_ttl,
+            timeout=timeout,
+            guard=self._guarded,
+            is_down=lambda: self._breaker.is_open,
+        )
+        self._learned = Learned(storage, bandits, ttl=learn_ttl, guard=self._guarded)
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
 
@@ -102,45 +107,7 @@ class Engine:
 
         :param attempt: a request's, which asks the storage at most once
         """
-        attempt = self.attempt() if attempt is None else attempt
-        is_stale = time.monotonic() - self._controls_read_at >= self._control_ttl
-        if is_stale and not attempt.has_read_control:
-            # One thread reads; the others go on with what they have, unless they may use nothing
-            # old or have nothing yet. In an outage none waits for the one that tries.
-            waits = self._controls is None or self._control_ttl <= 0.0
-            if self._control_lock.acquire(blocking=waits and not self._breaker.is_open):
-                try:
-                    self._read_controls(attempt)
-                finally:
-                    self._control_lock.release()
-        return (self._controls or {}).get(name, _DEFAULT)
-
-    def _read_controls(self, attempt: Attempt) -> None:
-        now = time.monotonic()
-        if now - self._controls_read_at < self._control_ttl:
-            return
-        stored = self._guarded(self.storage.read_control, attempt, Call.CONTROL)
-        if stored is not None:
-            before = self._controls or {}
-            self._controls = {
-                name: self._loaded(name, state, before.get(name)) for name, state in stored.items()
-            }
-            self._controls_read_at = now
-            attempt.has_read_control = True
-
-    def _loaded(self, name: str, state: Any, before: Control | None) -> Control:
-        control = Control.load(state)
-        if control == before:
-            # The same object, so that cached probabilities stay too, and nothing is said twice.
-            return before
-        if wrong := nonsense_in(state):
-            logger.error(
-                "What is stored about the bandit %r makes no sense, so it is paused: %s; write it "
-                "anew, for example by 'flask bandit resume'",
-                name,
-                "; ".join(wrong.values()),
-            )
-        return control
+        return self._controls.get(name, self.attempt() if attempt is None else attempt)
 
     def change(self, name: str, action: str, subject: Any = None, by: str = "") -> Control:
         """Do one of :data:`~flask_bandit.control.ACTIONS` to a bandit, for all workers.
@@ -162,28 +129,38 @@ class Engine:
         self, name: str, update: Callable[[Control], Control]
     ) -> tuple[Control, Control]:
         """Change a bandit's stored control by compare-and-swap, and return it before and after."""
-        for _ in range(CONTROL_ATTEMPTS):
-            stored = self.storage.read_control(self.timeout).get(name)
-            control = Control.load(stored)
-            changed = update(control)
-            if changed == control or self.storage.write_control(
-                name, changed.dump(), stored, self.timeout
-            ):
-                self._controls = {**(self._controls or {}), name: changed}
-                return control, changed
-        raise StorageError(f"{name!r} is being changed by others all the time; try again")
+        return self._controls.update(name, update)
 
     def version(self, name: str) -> int:
         """Return the bandit's version in force."""
         return self.control(name).version
 
-    def table(self, name: str, attempt: Attempt) -> DrawTable | None:
-        """Return the bandit's present probabilities; ``None`` while the storage is down."""
-        control = self.control(name, attempt)
+    def table(
+        self, name: str, attempt: Attempt, context: Mapping[str, Any] | None = None
+    ) -> DrawTable | None:
+        """Return the bandit's present probabilities; ``None`` while the storage is down.
+
+        :param context: features of the choice, for what learns from them
+        """
+        found = self._drawing(name, attempt, context)
+        return None if found is None else found[0]
+
+    def _drawing(
+        self, name: str, attempt: Attempt, context: Mapping[str, Any] | None
+    ) -> tuple[DrawTable, str] | None:
+        """Return the probabilities, and the version of the policy that gave them."""
+        bandit, control = self.bandits[name], self.control(name, attempt)
         snapshot = self._fresh_snapshot(attempt)
         if snapshot is None:
             return None
-        return snapshot.table(name, self.bandits[name], control)
+        if not (bandit.is_contextual or control.model):
+            return snapshot.table(name, bandit, control), bandit.policy_version
+        counts = snapshot.counts(BanditKey(name, control.version))
+        chances = self._learned.chances(name, control, counts, context, attempt)
+        if chances is None:
+            return snapshot.table(name, bandit, control), bandit.policy_version
+        drawing = control.drawing(bandit.arm_ids)
+        return bandit.draw_table(counts, drawing=drawing, chances=chances.of), chances.version
 
     def decide(
         self,
@@ -193,26 +170,29 @@ class Engine:
         *,
         reassigned: int = 0,
         subject: str | None = None,
+        context: Mapping[str, Any] | None = None,
     ) -> Decision | None:
         """Draw an arm for a visitor; nothing is stored yet.
 
         :param visitor: what the decision's id is made of, see :func:`hash_decision`
         :param reassigned: how often the visitor was re-assigned before
         :param subject: pseudonym to store with the decision
+        :param context: features of the choice, checked; they are stored with the decision
         :return: ``None`` while the storage is down
         """
         bandit, control = self.bandits[name], self.control(name, attempt)
         forced = forced_arms.get({}).get(name)
         held_out = forced is None and is_held_out(visitor, name, bandit.options.holdout)
-        table: DrawTable | None
+        drawing: tuple[DrawTable, str] | None
         if forced is not None:
-            table, policy = DrawTable.certain(bandit.arm_ids, forced), "forced"
+            drawing = DrawTable.certain(bandit.arm_ids, forced), "forced"
         elif held_out:
-            table, policy = DrawTable.certain(bandit.arm_ids, bandit.arm_ids[0]), "holdout"
+            drawing = DrawTable.certain(bandit.arm_ids, bandit.arm_ids[0]), "holdout"
         else:
-            table, policy = self.table(name, attempt), bandit.policy_version
-        if table is None:
+            drawing = self._drawing(name, attempt, context)
+        if drawing is None:
             return None
+        table, policy = drawing
         id_, uniform = hash_decision(visitor, name, control.version, reassigned)
         return Decision(
             id=id_ + HELD_OUT if held_out else id_,
@@ -222,6 +202,7 @@ class Engine:
             propensities=table.propensities,
             policy_version=policy,
             at=time.time(),
+            context=context,
             subject=subject,
         )
 

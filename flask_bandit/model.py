@@ -5,7 +5,7 @@ Frozen dataclasses without behaviour of their own; this module knows neither Fla
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias, cast
 
@@ -16,6 +16,9 @@ FloatArray: TypeAlias = npt.NDArray[np.float64]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 ArmCounts: TypeAlias = Mapping[str, Mapping[str, float]]
 """Arm id -> name of a sum -> its value. ``pulls`` and ``rewards`` are ints."""
+
+ArmArrays: TypeAlias = Mapping[str, Mapping[str, FloatArray]]
+"""Arm id -> name of an array of sums -> the array, of shape (n,)."""
 
 DEFAULT_GOAL = "reward"
 HELD_OUT = "-h"
@@ -32,6 +35,7 @@ class BanditKey(NamedTuple):
 
 
 Counts: TypeAlias = Mapping[BanditKey, ArmCounts]
+Arrays: TypeAlias = Mapping[BanditKey, ArmArrays]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,7 @@ class Stats:
     :param pulls: ints; floats where old decisions weigh less
     :param rewards: likewise
     :param extra: a policy's own sums by name, each of shape (K,)
+    :param arrays: what a contextual policy has learned, a row per arm: each of shape (K, n)
     """
 
     arms: tuple[str, ...]
@@ -88,6 +93,7 @@ class Stats:
     reward: FloatArray
     reward_sq: FloatArray
     extra: Mapping[str, FloatArray] = field(default_factory=dict)
+    arrays: Mapping[str, FloatArray] = field(default_factory=dict)
 
     @classmethod
     def from_counts(
@@ -111,17 +117,44 @@ class Stats:
         )
 
 
+class Term(NamedTuple):
+    """What is added to one array of sums, written short.
+
+    :param name: of the array
+    :param vector: what is added element by element; or, with ``outer``, a vector whose product
+        with itself is added, the upper triangle by rows: n numbers stand for n (n + 1) / 2
+    """
+
+    arm: str
+    name: str
+    vector: tuple[float, ...]
+    outer: bool = False
+
+    def expanded(self) -> FloatArray:
+        """Return what is added, element by element."""
+        vector = np.array(self.vector, dtype=np.float64)
+        if not self.outer:
+            return vector
+        product: FloatArray = np.outer(vector, vector)[np.triu_indices(vector.size)]
+        return product
+
+
 @dataclass(frozen=True, slots=True)
 class StatsDelta:
-    """An increment of stored sums: arm id -> name of the sum -> what to add."""
+    """An increment of stored sums.
+
+    :param counts: arm id -> name of the sum -> what to add
+    :param terms: what to add to arrays of sums
+    """
 
     counts: ArmCounts
+    terms: tuple[Term, ...] = ()
 
     def __add__(self, other: StatsDelta) -> StatsDelta:
         """Add two increments; addition commutes, so order never matters."""
         total: dict[str, dict[str, float]] = {a: dict(row) for a, row in self.counts.items()}
         add_counts(total, other)
-        return StatsDelta(total)
+        return StatsDelta(total, self.terms + other.terms)
 
 
 def add_counts(total: dict[str, dict[str, float]], delta: StatsDelta) -> None:
@@ -130,6 +163,22 @@ def add_counts(total: dict[str, dict[str, float]], delta: StatsDelta) -> None:
         mine = total.setdefault(arm, {})
         for name, value in row.items():
             mine[name] = mine.get(name, 0) + value
+
+
+def add_terms(total: dict[str, dict[str, FloatArray]], terms: Iterable[Term]) -> None:
+    """Add terms to arrays in place; the arrays themselves are replaced, not changed.
+
+    :raises ValueError: an array of that name has another length
+    """
+    for term in terms:
+        mine, added = total.setdefault(term.arm, {}), term.expanded()
+        old = mine.get(term.name)
+        if old is not None and old.shape != added.shape:
+            raise ValueError(
+                f"the array {term.name!r} of arm {term.arm!r} has {old.size} numbers, and "
+                f"{added.size} were to be added"
+            )
+        mine[term.name] = added if old is None else old + added
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +191,7 @@ class Decision:
     :param policy_version: name and parameters of the policy that gave the probabilities; empty
         where the decision's details were pruned
     :param at: seconds since the epoch, UTC
+    :param context: the features that the arm was chosen by, as the app gave them
     """
 
     id: str

@@ -6,13 +6,14 @@ Pure: plain values, checked once, with the words for what is wrong.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from numbers import Real
 from typing import Any, TypedDict
 
 from .errors import ConfigurationError
+from .features import Features
 from .model import DEFAULT_GOAL
 
 DEFAULT_FLOOR = 0.005
@@ -61,6 +62,11 @@ class BanditOptions(TypedDict, total=False):
     half_life: float | str | timedelta
     group: str
     targeting: Callable[[], bool]
+    features: Features | Mapping[str, Any]
+    context: Callable[[], Mapping[str, Any] | None]
+    private: Sequence[str]
+    sticky: bool
+    evaluation: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,12 @@ class Options:
         day
     :param group: a visitor takes part in one bandit of a group only
     :param targeting: called inside the request; those for whom it is false get the control
+    :param features: what is known at a choice, by name; then contexts are logged with decisions
+    :param context: called inside the request where a choice is given no context
+    :param private: features that are kept only until a decision's reward window closes
+    :param sticky: whether visitors keep their arm; ``None``: unless the policy uses contexts
+    :param evaluation: share of the visitors whose decisions the policy never learns from, so that
+        they can judge what learned from the others
     """
 
     floor: float = DEFAULT_FLOOR
@@ -93,6 +105,11 @@ class Options:
     half_life: float | None = None
     group: str | None = None
     targeting: Callable[[], bool] | None = None
+    features: Features | None = None
+    context: Callable[[], Mapping[str, Any] | None] | None = None
+    private: tuple[str, ...] = ()
+    sticky: bool | None = None
+    evaluation: float = 0.0
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> Options:
@@ -106,6 +123,27 @@ class Options:
                 f"there is no option {unknown[0]!r} of a bandit; known: {', '.join(_PARSERS)}"
             )
         return cls(**{name: _PARSERS[name](name, value) for name, value in given.items()})
+
+    def require_private(self) -> None:
+        """Raise :class:`ConfigurationError` if the private features cannot be kept private."""
+        if not self.private:
+            return
+        known = () if self.features is None else self.features.names
+        if unknown := sorted(set(self.private) - set(known)):
+            raise ConfigurationError(
+                f"private names {unknown[0]!r}, which is no feature of the bandit; its features: "
+                f"{', '.join(known) or 'none'}"
+            )
+        if self.reward_window is None:
+            raise ConfigurationError(
+                "private features are kept until the reward window closes, and the bandit has "
+                "none; give it a reward_window, such as '1d'"
+            )
+
+    @property
+    def learns_apart(self) -> bool:
+        """Whether the policy learns from sums of its own, beside those of all decisions."""
+        return self.reward_window is not None or self.evaluation > 0.0
 
     def mode(self, goal: str) -> str:
         """Return how a goal counts: ``once``, ``every`` or ``numeric``."""
@@ -179,7 +217,23 @@ def _span(name: str, value: Any) -> float:
         raise ConfigurationError(f"{name} is {value!r}; {error}") from None
 
 
-def _callable(name: str, value: Any) -> Callable[[], bool]:
+def _features(name: str, value: Any) -> Features:
+    return value if isinstance(value, Features) else Features.parse(value)
+
+
+def _names(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ConfigurationError(f"{name} is {value!r}; write a list of names, such as ['age']")
+    return tuple(_name(name, item) for item in value)
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} is {value!r}; write True or False")
+    return value
+
+
+def _callable(name: str, value: Any) -> Callable[[], Any]:
     if not callable(value):
         raise ConfigurationError(
             f"{name} is {value!r}; give a function without arguments, in configuration as "
@@ -199,6 +253,11 @@ _PARSERS: dict[str, Callable[[str, Any], Any]] = {
     "half_life": _half_life,
     "group": _name,
     "targeting": _callable,
+    "features": _features,
+    "context": _callable,
+    "private": _names,
+    "sticky": _flag,
+    "evaluation": _part,
 }
 BANDIT_OPTIONS = tuple(_PARSERS)
 """The names of all options."""

@@ -52,6 +52,10 @@ _EXTRAS = {
 """The extra that brings a package."""
 _SCHEME_EXTRAS = {"postgresql": "postgres"}
 """The extra that brings all that a scheme needs, where that is more than the first package."""
+_MODELS = {
+    "linear": "flask_bandit.learning.linear:LinearModel",
+    "vw": "flask_bandit.learning.vw:VowpalModel",
+}
 _STORAGE_NAMES = {path.rpartition(":")[2]: path for path in _STORAGE_SCHEMES.values()}
 
 
@@ -190,6 +194,17 @@ def policy_from_name(name: str, params: Mapping[str, Any]) -> PolicyProtocol:
             f"{name} is no policy: it needs propensities, on_decision, on_reward and on_mature"
         )
     return made
+
+
+def model_from(document: Mapping[str, Any]) -> Any:
+    """Make a fitted policy of what a storage keeps of it.
+
+    :param document: ``kind``, a built-in name or a dotted path, and ``params`` for its ``load``
+    :raises ConfigurationError: no such kind
+    """
+    kind = document["kind"]
+    found = import_object(_MODELS.get(kind, kind))
+    return found.load(document["params"])
 
 
 def _require_parameters(name: str, algorithm: Any, params: Mapping[str, Any]) -> None:

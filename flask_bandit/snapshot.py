@@ -23,6 +23,10 @@ class Snapshot:
         self._counts = dict(counts)
         self._tables: dict[BanditKey, tuple[Control, ArmCounts, DrawTable]] = {}
 
+    def counts(self, key: BanditKey) -> ArmCounts:
+        """Return a bandit's sums."""
+        return self._counts.get(key, _NO_COUNTS)
+
     def table(self, name: str, bandit: Bandit, control: Control) -> DrawTable:
         """Return the bandit's probabilities, computed once until its counts or control change."""
         key = BanditKey(name, control.version)

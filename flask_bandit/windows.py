@@ -2,22 +2,25 @@
 
 The increment has an id made of the decision's, so any number of processes may close the same
 window. Everything that is closed is also a mark in time (``Control.closed_until``), so that
-nobody looks twice at old decisions.
+nobody looks twice at old decisions. Private features of a decision are removed once it has entered
+learning.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 from .background import Background
 from .control import Control
-from .counting import mature_delta
+from .counting import is_for_evaluation, mature_delta
 from .engine import Engine, logger
 from .errors import StorageError
+from .model import LogEntry
 from .storage.base import Adjustment, Commit
 
 GRACE = 5.0
@@ -63,10 +66,13 @@ class WindowCloser:
             return 0
         storage, until = self._engine.storage, _due(window)
         since = 0.0 if again else self._engine.control(name).closed_until
-        adjustments, closed = self._adjustments(name, window, since, until), 0
-        while batch := tuple(islice(adjustments, BATCH)):
+        entries, closed = storage.iter_log(name, since=since, until=until), 0
+        while batch := tuple(islice(entries, BATCH)):
             started = time.monotonic()
-            closed += len(storage.commit(Commit(adjustments=batch), PATIENCE).new)
+            adjustments = tuple(self._adjustments(name, window, batch))
+            closed += len(storage.commit(Commit(adjustments=adjustments), PATIENCE).new)
+            if rests := self._without_private(name, batch):
+                storage.redact(rests, PATIENCE)
             # As long again for visitors' commits, since who asks again at once comes first.
             time.sleep(time.monotonic() - started)
             progress(len(batch))
@@ -92,21 +98,32 @@ class WindowCloser:
             logger.exception("The reward windows of %r could not be closed; trying again", name)
 
     def _adjustments(
-        self, name: str, window: float, since: float, until: float
+        self, name: str, window: float, entries: Iterable[LogEntry]
     ) -> Iterator[Adjustment]:
         bandit = self._engine.bandits[name]
-        goal = bandit.options.goal
-        for entry in self._engine.storage.iter_log(name, since=since, until=until):
+        policy, options = bandit.policy, bandit.options
+        for entry in entries:
             decision = entry.decision
-            if decision.is_held_out:  # never teaches the policy
-                continue
+            if decision.is_held_out or is_for_evaluation(options, decision):
+                continue  # never teaches the policy
             total = sum(
                 reward.value
                 for reward in entry.rewards
-                if reward.goal == goal and reward.at <= decision.at + window
+                if reward.goal == options.goal and reward.at <= decision.at + window
             )
-            delta = mature_delta(bandit.policy, bandit.options, decision, total)
+            delta = mature_delta(policy, options, decision, total)
             yield Adjustment(f"window:{decision.id}", name, decision.version, delta)
+
+    def _without_private(
+        self, name: str, entries: Iterable[LogEntry]
+    ) -> dict[str, Mapping[str, Any]]:
+        """Return what is left of the contexts that hold a private feature."""
+        private = frozenset(self._engine.bandits[name].options.private)
+        return {
+            decision.id: {n: v for n, v in decision.context.items() if n not in private}
+            for decision in (entry.decision for entry in entries)
+            if decision.context is not None and not private.isdisjoint(decision.context)
+        }
 
 
 def _period(window: float) -> float:

@@ -24,7 +24,7 @@ from flask_bandit.control import (
 from flask_bandit.errors import LifecycleError
 
 ARMS = ("a", "b", "c")
-SUBJECTS: dict[str, Any] = {"declare": "b", "weights": {"b": 2.0}}
+SUBJECTS: dict[str, Any] = {"declare": "b", "weights": {"b": 2.0}, "deploy": 3}
 STATES = {
     RUNNING: Control(),
     CLOSED: Control(state=CLOSED),
@@ -46,6 +46,7 @@ TABLE = {
     "archive": dict.fromkeys([RUNNING, CLOSED, PAUSED, DECLARED], ARCHIVED) | {ARCHIVED: SAME},
     "reset": dict.fromkeys(STATES, RUNNING),
     "weights": {state: state for state in STATES} | {ARCHIVED: REOPEN},
+    "deploy": {state: state for state in STATES} | {ARCHIVED: REOPEN},
 }  # fmt: skip
 
 

@@ -34,6 +34,14 @@ class PolicyProtocol(Protocol):
         ...
 
 
+class Prepared(Protocol):
+    """A contextual policy that has worked out what it needs for each choice."""
+
+    def propensities(self, context: Mapping[str, Any] | None) -> FloatArray:
+        """Return one probability per arm, shape (K,), summing to 1."""
+        ...
+
+
 class Policy:
     """Base class: a policy maps statistics to probabilities, and learning is addition.
 
@@ -48,6 +56,9 @@ class Policy:
 
     reward_range: ClassVar[tuple[float, float] | None] = None
     """Smallest and largest reward that the policy can learn from; ``None``: any finite number."""
+
+    contextual: ClassVar[bool] = False
+    """True where the probabilities depend on the context; see ``prepare`` of such a policy."""
 
     reward_needs_decision: ClassVar[bool] = False
     """True where :meth:`on_reward` reads the stored decision's propensities or context."""

@@ -5,13 +5,24 @@ A storage adds up increments and keeps a log. It knows no algorithm and no Flask
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 from ..errors import ConfigurationError
-from ..model import BanditKey, Counts, Decision, LogEntry, Reward, StatsDelta
+from ..model import (
+    ArmArrays,
+    Arrays,
+    BanditKey,
+    Counts,
+    Decision,
+    LogEntry,
+    Reward,
+    StatsDelta,
+    Term,
+)
 
 ControlState: TypeAlias = Mapping[str, Any]
 """What is stored about one bandit besides its counts; :mod:`flask_bandit.control` says what."""
@@ -88,6 +99,21 @@ class CommitResult:
     unlearned: tuple[tuple[Reward, Decision], ...] = ()
 
 
+ARRAYS = "arrays:"
+"""How the ids of adjustments begin that hold a bandit's arrays whole."""
+
+
+def arrays_adjustment(key: BanditKey, arrays: ArmArrays) -> Adjustment:
+    """Return the adjustment that makes equal arrays elsewhere, with an id made of its content."""
+    terms = tuple(
+        Term(arm, name, tuple(row[name].tolist()))
+        for arm, row in sorted(arrays.items())
+        for name in sorted(row)
+    )
+    content = hashlib.blake2b(repr((tuple(key), terms)).encode(), digest_size=16).hexdigest()
+    return Adjustment(ARRAYS + content, key.bandit, key.version, StatsDelta({}, terms))
+
+
 def boolean_option(name: str, value: object) -> bool:
     """Return an option that must be True or False; a text such as "no" would count as True.
 
@@ -111,6 +137,8 @@ class BanditStorage(ABC):
       of the stored decision. A reward that comes first is parked with its increment and counted
       in the commit that stores the decision.
     * What :meth:`commit` acknowledged survives ``kill -9`` of any process.
+    * The arrays that a policy learns (``StatsDelta.terms``) are added up in the same atomic step.
+      They are kept as sums only: no decision and no reward keeps its terms.
     * Objects may be created before a fork; connections and files are opened lazily, per process.
     """
 
@@ -145,6 +173,13 @@ class BanditStorage(ABC):
         """
 
     @abstractmethod
+    def read_arrays(self, timeout: float | None = None) -> Arrays:
+        """Return the sums of all terms, including other processes' commits.
+
+        Of bandits that have any. The arrays are the caller's to read, not to change.
+        """
+
+    @abstractmethod
     def get_decisions(
         self, ids: Iterable[str], timeout: float | None = None
     ) -> Mapping[str, Decision]:
@@ -176,8 +211,10 @@ class BanditStorage(ABC):
 
         One commit for each decision, pruned ones too, together with its rewards, in the order in
         which they were stored; then one for each reward that waits for its decision, and one for
-        each adjustment. Whatever was acknowledged before the start is in it. The increments of
-        them all add up to the counts.
+        each adjustment; at last one adjustment for each bandit and version with arrays, which
+        holds them whole and has an id made of their content (:func:`arrays_adjustment`). Whatever
+        was acknowledged before the start is in it. The increments of them all add up to the counts
+        and to the arrays.
         """
 
     @abstractmethod
@@ -199,6 +236,20 @@ class BanditStorage(ABC):
         :param ids: ids of decisions; unknown ones are left out
         :return: how many decisions had a subject or a context
         :raises StorageError: it failed; erasing again is safe
+        """
+
+    @abstractmethod
+    def redact(
+        self, contexts: Mapping[str, Mapping[str, Any] | None], timeout: float | None = None
+    ) -> int:
+        """Replace the contexts of decisions, so that a part of them is gone for good.
+
+        Counts and arrays do not change. A decision that is unknown, pruned or without a context
+        stays as it is.
+
+        :param contexts: id of a decision -> what is left of its context
+        :return: how many were replaced
+        :raises StorageError: it failed; sending it again is safe
         """
 
     @abstractmethod

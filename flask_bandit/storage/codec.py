@@ -13,7 +13,7 @@ from math import isfinite
 from typing import Any
 
 from ..errors import StorageError
-from ..model import BanditKey, Decision, Reward, StatsDelta
+from ..model import BanditKey, Decision, Reward, StatsDelta, Term
 from .base import Adjustment, Commit, ControlState, DecisionWrite, RewardWrite
 
 Record = dict[str, Any]
@@ -78,6 +78,19 @@ def clean_document(state: Mapping[str, Any], what: str) -> dict[str, Any]:
     if not isinstance(state, Mapping):
         raise StorageError(f"The {what} state is {state!r}, a {_type_name(state)}; give a dict.")
     return _clean_mapping(state, what)
+
+
+def clean_contexts(
+    contexts: Mapping[str, Mapping[str, Any] | None],
+) -> dict[str, dict[str, Any] | None]:
+    """Return an independent copy of contexts, by decision, that holds only what JSON gives back.
+
+    :raises StorageError: one of them cannot be stored
+    """
+    return {
+        id_: None if context is None else clean_document(context, "context")
+        for id_, context in contexts.items()
+    }
 
 
 def clean_bandit(name: object) -> str:
@@ -159,7 +172,21 @@ def _clean_delta(delta: StatsDelta) -> StatsDelta:
                     " things and must be an int."
                 )
         counts[_id(arm, "arm id")] = clean
-    return StatsDelta(counts)
+    return StatsDelta(counts, tuple(map(_clean_term, delta.terms)))
+
+
+def _clean_term(term: Term) -> Term:
+    what = f"array {term.name!r} of arm {term.arm!r}"
+    vector = tuple(
+        value if type(value) is float and isfinite(value) else float(_number(value, what))
+        for value in term.vector
+    )
+    if not vector:
+        raise StorageError(f"What is added to the {what} is empty; leave the term out.")
+    largest = max(map(abs, vector))
+    if term.outer and not isfinite(largest * largest):
+        raise StorageError(f"The square of {largest!r}, for the {what}, is too large for a float.")
+    return Term(_id(term.arm, "arm id"), _id(term.name, "name"), vector, bool(term.outer))
 
 
 def _clean_row(row: Mapping[str, float], what: str) -> dict[str, float]:
@@ -280,7 +307,7 @@ def commit_to_record(commit: Commit) -> Record:
     record: Record = {}
     if commit.decisions:
         record["decisions"] = [
-            {**_decision_record(write.decision), "delta": write.delta.counts}
+            {**_decision_record(write.decision), **_delta_record(write.delta)}
             for write in commit.decisions
         ]
     if commit.rewards:
@@ -291,7 +318,7 @@ def commit_to_record(commit: Commit) -> Record:
                 "id": item.id,
                 "bandit": item.bandit,
                 "version": item.version,
-                "delta": item.delta.counts,
+                **_delta_record(item.delta),
             }
             for item in commit.adjustments
         ]
@@ -305,15 +332,33 @@ def commit_from_record(record: Record) -> Commit:
     """
     return Commit(
         tuple(
-            DecisionWrite(decision_from_record(item), StatsDelta(item["delta"]))
+            DecisionWrite(decision_from_record(item), _delta_of(item))
             for item in record.get("decisions", ())
         ),
         tuple(reward_write_from_record(item) for item in record.get("rewards", ())),
         tuple(
-            Adjustment(item["id"], item["bandit"], item["version"], StatsDelta(item["delta"]))
+            Adjustment(item["id"], item["bandit"], item["version"], _delta_of(item))
             for item in record.get("adjustments", ())
         ),
     )
+
+
+def _delta_record(delta: StatsDelta) -> Record:
+    record: Record = {"delta": delta.counts}
+    if delta.terms:
+        record["terms"] = [
+            [term.arm, term.name, term.vector, *([True] if term.outer else [])]
+            for term in delta.terms
+        ]
+    return record
+
+
+def _delta_of(record: Record) -> StatsDelta:
+    terms = (
+        Term(arm, name, tuple(vector), *outer)
+        for arm, name, vector, *outer in record.get("terms", ())
+    )
+    return StatsDelta(record["delta"], tuple(terms))
 
 
 def _decision_record(decision: Decision) -> Record:
@@ -360,14 +405,14 @@ def reward_write_to_record(write: RewardWrite) -> Record:
         "value": reward.value,
         "at": reward.at,
         "goal": reward.goal,
-        "delta": None if write.delta is None else write.delta.counts,
+        **({"delta": None} if write.delta is None else _delta_record(write.delta)),
     }
 
 
 def reward_write_from_record(record: Record) -> RewardWrite:
     """Turn one of a record's ``rewards`` back into a reward and its increment."""
-    delta = record["delta"]
-    return RewardWrite(reward_from_record(record), None if delta is None else StatsDelta(delta))
+    delta = None if record["delta"] is None else _delta_of(record)
+    return RewardWrite(reward_from_record(record), delta)
 
 
 def reward_from_record(record: Record) -> Reward:

@@ -6,11 +6,23 @@ it (:class:`MemoryBanditStorage`) or replays a journal into it (:class:`JSONBand
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from ..model import BanditKey, Counts, Decision, Reward, StatsDelta, add_counts
+from ..errors import StorageError
+from ..model import (
+    Arrays,
+    BanditKey,
+    Counts,
+    Decision,
+    FloatArray,
+    Reward,
+    StatsDelta,
+    Term,
+    add_counts,
+    add_terms,
+)
 from .base import Adjustment, Commit, DecisionWrite, RewardWrite
 
 
@@ -27,6 +39,7 @@ class Waiting:
 
     :param reward: as it was first sent
     :param arm: the arm for which ``delta`` was computed; a later sending may correct both
+    :param delta: without terms, unless it is counted in the same step: they are never kept
     """
 
     reward: Reward
@@ -62,6 +75,7 @@ class Ledger:
         self.rewards: set[str] = set()
         self.adjustments: set[str] = set()
         self.counts: dict[BanditKey, dict[str, dict[str, float]]] = {}
+        self.arrays: dict[BanditKey, dict[str, dict[str, FloatArray]]] = {}
         self.waiting: dict[str, Waiting] = {}
         self._waiting_for: dict[str, list[str]] = {}
         self._slots: dict[tuple[str, int, str], Slot] = {}
@@ -72,6 +86,8 @@ class Ledger:
         """Return the part of ``commit`` that would change anything, each id at most once.
 
         Applying it gives the same state as applying all of ``commit``.
+
+        :raises StorageError: it has terms that are longer or shorter than the arrays
         """
         decisions: dict[str, DecisionWrite] = {}
         for write in commit.decisions:
@@ -81,17 +97,23 @@ class Ledger:
         for item in commit.adjustments:
             if item.id not in self.adjustments:
                 adjustments.setdefault(item.id, item)
-        return Commit(
+        effective = Commit(
             tuple(decisions.values()),
-            tuple(self._effective_rewards(commit.rewards)),
+            tuple(self._effective_rewards(commit.rewards, decisions)),
             tuple(adjustments.values()),
         )
+        self._require_lengths(effective)
+        return effective
 
-    def _effective_rewards(self, writes: Iterable[RewardWrite]) -> Iterator[RewardWrite]:
+    def _effective_rewards(
+        self, writes: Iterable[RewardWrite], new: Mapping[str, DecisionWrite]
+    ) -> Iterator[RewardWrite]:
         """Yield the first sending of what is not stored yet, and the last increment of each."""
         first: dict[str, RewardWrite] = {}
         last: dict[str, RewardWrite] = {}
-        for write in writes:
+        for sent in writes:
+            known = self.waiting.get(sent.reward.id) or first.get(sent.reward.id) or sent
+            write = _addable(sent, known.reward, self._slot_of(known.reward.decision_id, new))
             first.setdefault(write.reward.id, write)
             if write.delta is not None:
                 last[write.reward.id] = write
@@ -106,6 +128,22 @@ class Ledger:
             # One that equals what is stored changes nothing, whatever was sent before it.
             if (final.reward.arm, final.delta) != (stored.arm, stored.delta):
                 yield final
+
+    def _slot_of(self, decision_id: str, new: Mapping[str, DecisionWrite]) -> Slot | None:
+        made = new.get(decision_id)
+        if made is None:
+            return self.decisions.get(decision_id)
+        return Slot(made.decision.key, made.decision.arm)
+
+    def _require_lengths(self, effective: Commit) -> None:
+        """Refuse terms that do not fit the arrays, before anything is changed."""
+        lengths: dict[tuple[BanditKey, str, str], int] = {}
+        for key, delta in _increments(effective):
+            for term in delta.terms:
+                known = self.arrays.get(key, {}).get(term.arm, {}).get(term.name)
+                place, length = (key, term.arm, term.name), _length(term)
+                if length != lengths.setdefault(place, length if known is None else known.size):
+                    raise wrong_length(term.arm, term.name, lengths[place], length)
 
     def apply(self, commit: Commit, whole: Commit | None = None) -> Outcome:
         """Add a clean commit to the state: decisions first, then rewards, then adjustments.
@@ -151,6 +189,8 @@ class Ledger:
 
     def _store_reward(self, write: RewardWrite, outcome: Outcome) -> None:
         reward = write.reward
+        known = self.waiting.get(reward.id) or write
+        write = _addable(write, known.reward, self.decisions.get(known.reward.decision_id))
         if reward.id not in self.rewards:
             self.rewards.add(reward.id)
             outcome.new.add(reward.id)
@@ -181,12 +221,14 @@ class Ledger:
             outcome.unlearned.append(waiting.reward)
 
     def _add(self, key: BanditKey, delta: StatsDelta, outcome: Outcome) -> None:
-        if not delta.counts:
-            # A decision that stands for another one is no reason to name its bandit.
-            return
-        add_counts(self.counts.setdefault(key, {}), delta)
-        self._changed.add(key)
-        outcome.applied.append((key, delta))
+        if delta.terms:
+            add_terms(self.arrays.setdefault(key, {}), delta.terms)
+        # A decision that stands for another one is no reason to name its bandit.
+        if delta.counts:
+            add_counts(self.counts.setdefault(key, {}), delta)
+            self._changed.add(key)
+        if delta.counts or delta.terms:
+            outcome.applied.append((key, delta))
 
     def snapshot(self) -> Counts:
         """Return the sums as they are now; later commits do not change what was returned.
@@ -201,6 +243,12 @@ class Ledger:
             self._snapshot = {**self._snapshot, **fresh}
             self._changed.clear()
         return self._snapshot
+
+    def arrays_snapshot(self) -> Arrays:
+        """Return the arrays as they are now; later commits do not change what was returned."""
+        return {
+            key: {arm: dict(row) for arm, row in arms.items()} for key, arms in self.arrays.items()
+        }
 
     def slot(self, bandit: str, version: int, arm: str) -> Slot:
         """Return the one slot object of this arm."""
@@ -226,6 +274,54 @@ class Ledger:
             key: {arm: dict(row) for arm, row in arms.items()} for key, arms in counts.items()
         }
         self._changed = set(self.counts)
+
+    def restore_arrays(self, arrays: Arrays) -> None:
+        """Take over arrays that were saved, likewise."""
+        self.arrays = {
+            key: {arm: dict(row) for arm, row in arms.items()} for key, arms in arrays.items()
+        }
+
+
+def _addable(write: RewardWrite, first: Reward, slot: Slot | None) -> RewardWrite:
+    """Return a reward without its increment where that has terms which cannot be added now.
+
+    :param first: the reward as it was first sent
+    """
+    delta = write.delta
+    if delta is None or not delta.terms:
+        return write
+    if slot is not None and Waiting(first, write.reward.arm, delta).fits(slot):
+        return write
+    return RewardWrite(write.reward, None)
+
+
+def _increments(commit: Commit) -> Iterator[tuple[BanditKey, StatsDelta]]:
+    for made in commit.decisions:
+        yield made.decision.key, made.delta
+    for given in commit.rewards:
+        if given.delta is not None:
+            yield given.reward.key, given.delta
+    for item in commit.adjustments:
+        yield BanditKey(item.bandit, item.version), item.delta
+
+
+def _length(term: Term) -> int:
+    """Return how many numbers a term adds."""
+    count = len(term.vector)
+    return count * (count + 1) // 2 if term.outer else count
+
+
+def wrong_length(arm: str, name: str, stored: int, added: int) -> StorageError:
+    """Make the error for a term that does not fit its array."""
+    return StorageError(
+        f"The array {name!r} of arm {arm!r} has {stored} numbers, and {added} were to be added;"
+        " nothing was stored. Features of another number need a name of their own."
+    )
+
+
+def counts_only(delta: StatsDelta) -> StatsDelta:
+    """Return what is kept of an increment once it was added."""
+    return StatsDelta(delta.counts) if delta.terms else delta
 
 
 def is_logged(
@@ -254,3 +350,8 @@ def is_erasable(decision: Decision) -> bool:
 def erased(decision: Decision) -> Decision:
     """Return a decision without what says who it was made for."""
     return replace(decision, subject=None, context=None)
+
+
+def is_redactable(decision: Decision | None) -> bool:
+    """Tell whether :meth:`BanditStorage.redact` may replace a decision's context."""
+    return decision is not None and decision.context is not None

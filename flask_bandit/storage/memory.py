@@ -6,11 +6,13 @@ Imports only the model, the errors and the standard library.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..errors import ConfigurationError
-from ..model import BanditKey, Counts, Decision, LogEntry
+from ..model import Arrays, BanditKey, Counts, Decision, LogEntry
 from .base import (
+    ARRAYS,
     Adjustment,
     BanditStorage,
     Commit,
@@ -19,16 +21,26 @@ from .base import (
     DecisionWrite,
     RewardWrite,
     StoredDigest,
+    arrays_adjustment,
 )
-from .codec import clean_bandit, clean_commit, clean_key, control_from_text, control_text
+from .codec import (
+    clean_bandit,
+    clean_commit,
+    clean_contexts,
+    clean_key,
+    control_from_text,
+    control_text,
+)
 from .digests import digest_from_text, digest_text
 from .ledger import (
     Ledger,
     Outcome,
+    counts_only,
     erased,
     is_erasable,
     is_logged,
     is_prunable,
+    is_redactable,
 )
 from .locks import ThreadLock, deadline_of
 from .settle import StoredReward
@@ -74,7 +86,7 @@ class MemoryBanditStorage(BanditStorage):
         clean = clean_commit(commit)
         self._lock.acquire(deadline)
         try:
-            outcome = self._ledger.apply(clean)
+            outcome = self._ledger.apply(self._ledger.effective(clean), clean)
             self._keep(clean, outcome)
             stored = self._decisions
             return CommitResult(
@@ -90,16 +102,18 @@ class MemoryBanditStorage(BanditStorage):
     def _keep(self, commit: Commit, outcome: Outcome) -> None:
         """Remember what the ledger does not: everything but the sums."""
         for write in commit.decisions:
-            self._decisions.setdefault(write.decision.id, write)
+            kept = DecisionWrite(write.decision, counts_only(write.delta))
+            self._decisions.setdefault(write.decision.id, kept)
         for item in commit.adjustments:
-            self._adjustments.setdefault(item.id, item)
+            self._adjustments.setdefault(item.id, replace(item, delta=counts_only(item.delta)))
         waiting = self._ledger.waiting
         for id_ in [*(write.reward.id for write in commit.rewards), *outcome.counted]:
-            kept = outcome.counted.get(id_) or waiting.get(id_)
+            found = outcome.counted.get(id_) or waiting.get(id_)
             # Neither: it was counted by an earlier commit.
-            if kept is not None:
-                row = StoredReward(kept.reward, kept.arm, kept.delta, id_ in outcome.counted)
-                self._rewards.setdefault(kept.reward.decision_id, {})[id_] = row
+            if found is not None:
+                delta = None if found.delta is None else counts_only(found.delta)
+                row = StoredReward(found.reward, found.arm, delta, id_ in outcome.counted)
+                self._rewards.setdefault(found.reward.decision_id, {})[id_] = row
 
     def read_counts(self, timeout: float | None = None) -> Counts:
         """Return the sums of all bandits and versions; see :meth:`BanditStorage.read_counts`.
@@ -109,6 +123,17 @@ class MemoryBanditStorage(BanditStorage):
         self._lock.acquire(deadline_of(timeout))
         try:
             return self._ledger.snapshot()
+        finally:
+            self._lock.release()
+
+    def read_arrays(self, timeout: float | None = None) -> Arrays:
+        """Return the sums of all terms; see :meth:`BanditStorage.read_arrays`.
+
+        :raises StorageTimeoutError: other threads kept it busy all the time
+        """
+        self._lock.acquire(deadline_of(timeout))
+        try:
+            return self._ledger.arrays_snapshot()
         finally:
             self._lock.release()
 
@@ -159,7 +184,15 @@ class MemoryBanditStorage(BanditStorage):
                 if decision_id not in self._decisions
                 for row in self._rows(decision_id)
             ]
-            commits += [Commit(adjustments=(item,)) for item in self._adjustments.values()]
+            commits += [
+                Commit(adjustments=(item,))
+                for item in self._adjustments.values()
+                if not item.id.startswith(ARRAYS)
+            ]
+            commits += [
+                Commit(adjustments=(arrays_adjustment(key, arrays),))
+                for key, arrays in self._ledger.arrays_snapshot().items()
+            ]
         finally:
             self._lock.release()
         return iter(commits)
@@ -186,6 +219,24 @@ class MemoryBanditStorage(BanditStorage):
             known = self._decisions
             found = [id_ for id_ in wanted if id_ in known and is_erasable(known[id_].decision)]
             return self._change(found, erased)
+        finally:
+            self._lock.release()
+
+    def redact(
+        self, contexts: Mapping[str, Mapping[str, Any] | None], timeout: float | None = None
+    ) -> int:
+        """Replace contexts; see :meth:`BanditStorage.redact`.
+
+        :raises StorageTimeoutError: other threads kept it busy all the time
+        :raises StorageError: a value cannot be stored
+        """
+        deadline = deadline_of(timeout)
+        clean = clean_contexts(contexts)
+        self._lock.acquire(deadline)
+        try:
+            known = self._decisions
+            found = [id_ for id_ in clean if id_ in known and is_redactable(known[id_].decision)]
+            return self._change(found, lambda made: replace(made, context=clean[made.id]))
         finally:
             self._lock.release()
 

@@ -10,13 +10,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from ..model import Decision, Reward, StatsDelta
+from ..model import Decision, FloatArray, Reward, StatsDelta
 from .base import Adjustment, Commit, CommitResult, DecisionWrite, RewardWrite
-from .ledger import Ledger, Waiting
+from .ledger import Ledger, Waiting, counts_only, wrong_length
 
 
 class CountKey(NamedTuple):
     """The key of one sum."""
+
+    bandit: str
+    version: int
+    arm: str
+    name: str
+
+
+class ArrayKey(NamedTuple):
+    """The key of one array of sums."""
 
     bandit: str
     version: int
@@ -85,6 +94,7 @@ class Change:
     :param new_rewards: to insert, in the order sent
     :param updated_rewards: stored before, with another ``arm``, ``delta`` or ``counted`` now
     :param counts: what to add to each sum, sorted by key
+    :param arrays: what to add to each array, likewise; no row keeps its terms
     """
 
     result: CommitResult
@@ -93,6 +103,7 @@ class Change:
     updated_rewards: list[StoredReward] = field(default_factory=list)
     adjustments: list[Adjustment] = field(default_factory=list)
     counts: dict[CountKey, float] = field(default_factory=dict)
+    arrays: dict[ArrayKey, FloatArray] = field(default_factory=dict)
 
 
 def settle(
@@ -108,6 +119,7 @@ def settle(
     :param rewards: the stored ones among ``touched(commit).rewards``, and those not counted whose
         decision is among ``touched(commit).sent``
     :param adjustments: the stored ones among ``touched(commit).adjustments``
+    :raises StorageError: terms of this commit are not of one length
     """
     ledger = Ledger()
     for decision in decisions.values():
@@ -144,7 +156,20 @@ def settle(
             items.setdefault(item.id, item)
     change.adjustments = list(items.values())
     change.counts = _sums(outcome.applied)
+    change.arrays = _array_sums(outcome.applied)
     return change
+
+
+def grown(key: ArrayKey, stored: FloatArray | None, added: FloatArray) -> FloatArray:
+    """Return the array to write in the place of the stored one.
+
+    :raises StorageError: they are not of one length
+    """
+    if stored is None:
+        return added
+    if stored.shape != added.shape:
+        raise wrong_length(key.arm, key.name, stored.size, added.size)
+    return stored + added
 
 
 def _add_rewards(
@@ -160,11 +185,27 @@ def _add_rewards(
         waiting = counted.get(id_) or ledger.waiting.get(id_)
         if waiting is None:
             continue
-        row = StoredReward(waiting.reward, waiting.arm, waiting.delta, id_ in counted)
+        row = StoredReward(
+            waiting.reward,
+            waiting.arm,
+            None if waiting.delta is None else counts_only(waiting.delta),
+            id_ in counted,
+        )
         if id_ not in before:
             change.new_rewards.append(row)
         elif row != before[id_]:
             change.updated_rewards.append(row)
+
+
+def _array_sums(
+    applied: Iterable[tuple[tuple[str, int], StatsDelta]],
+) -> dict[ArrayKey, FloatArray]:
+    sums: dict[ArrayKey, FloatArray] = {}
+    for (bandit, version), delta in applied:
+        for term in delta.terms:
+            key = ArrayKey(bandit, version, term.arm, term.name)
+            sums[key] = grown(key, sums.get(key), term.expanded())
+    return dict(sorted(sums.items()))
 
 
 def _sums(applied: Iterable[tuple[tuple[str, int], StatsDelta]]) -> dict[CountKey, float]:

@@ -11,12 +11,12 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, Any, NamedTuple
 
 from ..errors import StorageCorruptError, StorageError
-from ..model import Counts
-from .base import BanditStorage, Commit, ControlState
+from ..model import BanditKey, Counts
+from .base import ARRAYS, BanditStorage, Commit, ControlState, arrays_adjustment
 from .codec import (
     clean_bandit,
     clean_commit,
@@ -97,11 +97,13 @@ class Imported:
     :param read: what was in the file
     :param new: what was not in the storage before
     :param other_arm: decisions that the storage has for another arm; they count as it has them
+    :param unmerged: bandits whose learned sums were left out, since the storage has other ones
     """
 
     read: Tally = field(default_factory=Tally)
     new: Tally = field(default_factory=Tally)
     other_arm: int = 0
+    unmerged: int = 0
 
 
 def _ignore(count: int) -> None:
@@ -142,7 +144,8 @@ def read_import(
 ) -> Imported:
     """Add what an export holds and the storage does not have yet.
 
-    What was decided about a bandit is taken over where nothing is stored about it.
+    What was decided about a bandit is taken over where nothing is stored about it. So are the sums
+    that a contextual policy has learned: of two pasts that overlap they cannot be added up.
 
     The whole file is checked first, so that nothing is taken from a damaged one.
 
@@ -168,7 +171,8 @@ def _import_checked(
     file.seek(start)
     imported = Imported()
     changed = "It has changed since it was checked, and a part of it was imported."
-    for batch in _batches(_take_control(storage, _read_export(file, name, changed), imported)):
+    commits = _take_control(storage, _read_export(file, name, changed), imported)
+    for batch in _batches(_without_arrays(storage, commits, imported)):
         merged = Commit(
             tuple(write for commit in batch for write in commit.decisions),
             tuple(write for commit in batch for write in commit.rewards),
@@ -195,6 +199,27 @@ def _take_control(
         else:
             imported.read.controls += 1
             imported.new.controls += storage.write_control(item.bandit, item.state, None)
+
+
+def _without_arrays(
+    storage: BanditStorage, commits: Iterable[Commit], imported: Imported
+) -> Iterator[Commit]:
+    """Leave out the arrays of bandits that have some in the storage at the start."""
+    learned = {
+        key: arrays_adjustment(key, arrays).id for key, arrays in storage.read_arrays().items()
+    }
+    unmerged = set()
+    for commit in commits:
+        kept = []
+        for item in commit.adjustments:
+            own = learned.get(BanditKey(item.bandit, item.version))
+            if own is None or not item.id.startswith(ARRAYS):
+                kept.append(item)
+            # Nothing is left out where the storage has just these.
+            elif own != item.id:
+                unmerged.add(item.bandit)
+        yield replace(commit, adjustments=tuple(kept))
+    imported.unmerged = len(unmerged)
 
 
 def _batches(commits: Iterable[Commit]) -> Iterator[list[Commit]]:

@@ -14,6 +14,7 @@ import pytest
 from ..errors import StorageError
 from ..model import BanditKey, Decision, LogEntry, Reward
 from ..storage.base import Adjustment, BanditStorage, Commit, RewardWrite
+from .storage_arrays import ArraysTests
 from .storage_control import ControlTests
 from .storage_digest import DigestTests
 from .storage_erase import EraseTests
@@ -38,6 +39,7 @@ from .storage_samples import (
 
 
 class StorageSuite(
+    ArraysTests,
     ControlTests,
     DigestTests,
     EraseTests,

@@ -123,6 +123,13 @@ def import_(file: str) -> None:
             " count as they were stored first.",
             err=True,
         )
+    if imported.unmerged:
+        click.echo(
+            f"note: learned sums of {imported.unmerged}"
+            f" bandit{'' if imported.unmerged == 1 else 's'} were not merged: the target has"
+            " learned its own.",
+            err=True,
+        )
 
 
 @contextmanager

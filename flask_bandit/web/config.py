@@ -148,6 +148,7 @@ class BanditConfig:
     bandits: dict[str, Any] = field(default_factory=dict, metadata={"parse": _table})
     enabled: bool = _key(True, _boolean)
     control_ttl: float = _key(1.0, _ttl_or_zero)
+    learn_ttl: float = _key(1.0, _ttl_or_zero)
     overrides: bool | None = _key(None, _optional_boolean)
     subject_key: str | None = _key(None, _optional_text)
     token_ttl: float = _key(THIRTY_DAYS, _duration)

@@ -285,7 +285,9 @@ def _arms(stored: Stored, name: str, version: int) -> tuple[ArmReport, ...]:
     in_code = () if bandit is None else bandit.arm_ids
     gone = sorted(arm for arm in rows if arm not in in_code)
     chances: Mapping[str, float] | None = None
-    if bandit is not None and version == control.version:
+    # By context it is another one for each visitor.
+    is_by_context = bandit is not None and (bandit.is_contextual or control.model > 0)
+    if bandit is not None and version == control.version and not is_by_context:
         chances = _table(bandit, control, rows, stored.now).propensities
     return tuple(
         ArmReport(

@@ -156,6 +156,7 @@ class AppState:
             timeout=config.storage_timeout,
             stats_ttl=config.stats_ttl,
             control_ttl=config.control_ttl,
+            learn_ttl=config.learn_ttl,
             on_failed=lambda error: signals.send(signals.storage_failed, app, error=error),
             on_recovered=lambda: signals.send(signals.storage_recovered, app),
             on_changed=lambda name, control, action: signals.send(

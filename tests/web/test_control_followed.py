@@ -151,7 +151,7 @@ def test_a_returning_visitor_costs_one_read_per_time_to_live(storage: Controlled
         for name in NAMES:
             client.get(f"/{name}")
     assert storage.calls == []
-    engine_of(app)._controls_read_at -= 3600
+    engine_of(app)._controls._read_at -= 3600
     for _ in range(20):
         for name in NAMES:
             client.get(f"/{name}")

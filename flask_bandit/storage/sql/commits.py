@@ -13,17 +13,19 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import BindParameter, Connection, Table, bindparam, insert, select, text, update
+from sqlalchemy import BindParameter, Connection, bindparam, insert, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from ...model import Decision, Reward, StatsDelta
+from ...model import Decision, Reward, StatsDelta, Term
 from ..base import Adjustment, Commit, CommitResult, DecisionWrite, RewardWrite
 from ..settle import Change, StoredReward, Touched, settle, touched
 from . import edits
+from .arrays import ADD, add_arrays, arrays_text
 from .rows import (
     Row,
     adjustment_row,
@@ -35,7 +37,7 @@ from .rows import (
     reward_of,
     reward_row,
 )
-from .tables import adjustments, counts, decisions, rewards
+from .tables import adjustments, columns, counts, decisions, recordset, rewards
 
 SLOTS = 16
 """Rows per sum: one would be a queue for all commits that count the same arm."""
@@ -43,52 +45,46 @@ SLOTS = 16
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 """Whatever the database's default: each statement shall see what was committed before it."""
 
-CHUNK = 500
-"""How many ids a query names at most."""
+CHUNK = 300
+"""How many ids a query names at most, some of them three times; an old SQLite takes 999 values."""
 
 
-def _recordset(name: str, table: Table, *more: str) -> str:
-    """Return SQL that makes rows of ``table`` of a JSON parameter."""
-    names = [f"{c.name} {c.type.compile(_DIALECT)}" for c in table.columns if c.name != "seq"]
-    return f"json_to_recordset(CAST(:{name} AS json)) AS {name}({', '.join([*names, *more])})"
-
-
-def _columns(table: Table) -> str:
-    return ", ".join(c.name for c in table.columns if c.name != "seq")
-
-
-_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 _DECISIONS = f"""new_decisions AS (
-    INSERT INTO bandit_decisions ({_columns(decisions)})
-    SELECT {_columns(decisions)} FROM {_recordset("made", decisions)}
+    INSERT INTO bandit_decisions ({columns(decisions)})
+    SELECT {columns(decisions)} FROM {recordset("made", decisions)}
     ON CONFLICT (id) DO NOTHING RETURNING 1)"""
 # One value for each reward: of EXISTS the planner would make a join that reads the whole table.
 _REWARDS = f"""new_rewards AS (
-    INSERT INTO bandit_rewards ({_columns(rewards)})
-    SELECT {_columns(rewards)} FROM {_recordset("given", rewards, "here boolean")}
+    INSERT INTO bandit_rewards ({columns(rewards)})
+    SELECT {columns(rewards)} FROM {recordset("given", rewards, "here boolean")}
     WHERE here OR (
         SELECT d.bandit = given.bandit AND d.version = given.version AND d.arm = given.arm
         AND NOT d.awaited FROM bandit_decisions AS d WHERE d.id = given.decision_id)
     ON CONFLICT (id) DO NOTHING RETURNING 1)"""
 _COUNTS = f"""new AS (SELECT %s AS number),
 counted AS (
-    INSERT INTO bandit_counts AS old ({_columns(counts)})
-    SELECT sums.* FROM {_recordset("sums", counts)}, new WHERE new.number = :number
+    INSERT INTO bandit_counts AS old ({columns(counts)})
+    SELECT sums.* FROM {recordset("sums", counts)}, new WHERE new.number = :number
     ON CONFLICT (bandit, version, arm, name, slot) DO UPDATE
-    SET count = old.count + excluded.count, total = old.total + excluded.total)
-SELECT number FROM new"""
+    SET count = old.count + excluded.count, total = old.total + excluded.total RETURNING 1)"""
+# After the counts, as everywhere: of two commits that go another way, one waits for the other.
+_AFTER = ", new, (SELECT count(*) FROM counted) AS before WHERE new.number = :number"
+_ARRAYS = f"added AS ({ADD % _AFTER})"
 
 
-def _short(*parts: tuple[str, str]) -> Any:
-    number = " + ".join(f"(SELECT count(*) FROM {name})" for name, _ in parts)
-    ctes = [sql for _, sql in parts]
-    return text(f"WITH {', '.join([*ctes, _COUNTS % number])}")
+def _short(made: bool, given: bool, learned: bool) -> Any:
+    parts = {"new_decisions": _DECISIONS} if made else {}
+    if given:
+        parts["new_rewards"] = _REWARDS
+    number = " + ".join(f"(SELECT count(*) FROM {name})" for name in parts)
+    ctes = [*parts.values(), _COUNTS % number, *([_ARRAYS] if learned else [])]
+    return text(f"WITH {', '.join(ctes)} SELECT number FROM new")
 
 
 _SHORT = {
-    (True, False): _short(("new_decisions", _DECISIONS)),
-    (False, True): _short(("new_rewards", _REWARDS)),
-    (True, True): _short(("new_decisions", _DECISIONS), ("new_rewards", _REWARDS)),
+    (made, given, learned): _short(made, given, learned)
+    for made, given in ((True, False), (False, True), (True, True))
+    for learned in (False, True)
 }
 
 # Made once: making one costs more than SQLite takes to execute it, and others wait meanwhile.
@@ -191,7 +187,9 @@ def _apply_short(connection: Connection, change: Change) -> bool:
         values["made"] = dump(made)
     if given:
         values["given"] = dump(given)
-    statement = _SHORT[bool(made), bool(given)]
+    if change.arrays:
+        values["learned"] = arrays_text(change.arrays)
+    statement = _SHORT[bool(made), bool(given), bool(change.arrays)]
     if number == 1:
         # One statement that is a transaction by itself.
         return connection.execute(statement, values).scalar() == 1
@@ -222,7 +220,9 @@ def rehearse(connection: Connection) -> None:
     _begin(connection)
     # The reward first, so that it is parked and has to be updated.
     _settle(connection, Commit(rewards=(RewardWrite(given, one),)))
-    _settle(connection, Commit((DecisionWrite(made, one),), (), (Adjustment(id_, id_, 1, one),)))
+    learned = replace(one, terms=(Term("arm", "check", (1.0,)),))
+    items = (Adjustment(id_, id_, 1, learned),)
+    _settle(connection, Commit((DecisionWrite(made, one),), (), items))
     edits.write_control(connection, id_, "{}", None)
     edits.write_control(connection, id_, '{"checked": true}', "{}")
     for revision in range(2):
@@ -291,6 +291,8 @@ def _write(connection: Connection, change: Change) -> None:
         connection.execute(_INSERT_ADJUSTMENTS, [adjustment_row(i) for i in change.adjustments])
     if change.counts:
         connection.execute(_ADD_COUNTS[name], count_rows(change.counts, _slot()))
+    if change.arrays:
+        add_arrays(connection, change.arrays)
 
 
 def read_decisions(connection: Connection, ids: Sequence[str]) -> dict[str, Decision]:

@@ -6,10 +6,22 @@ Each is one statement of its own or can be done again; the caller rolls back if 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, bindparam, or_, select, text, update
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Text,
+    bindparam,
+    case,
+    literal,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from ...errors import StorageTimeoutError
 from ...model import BanditKey
@@ -54,13 +66,36 @@ def erase(connection: Connection, ids: Sequence[str]) -> int:
 
     :param connection: in autocommit mode, outside of a transaction
     """
-    if connection.dialect.name != "sqlite":
+    with _overwriting(connection):
         return connection.execute(_ERASE, {"ids": ids}).rowcount
-    # Overwrites what it removes; and the setting of an app's connection comes back.
+
+
+def redact(connection: Connection, contexts: Mapping[str, str | None]) -> int:
+    """Replace the contexts of those decisions that have one, and return how many.
+
+    :param contexts: by ids, as the column has them
+    :param connection: in autocommit mode, outside of a transaction
+    """
+    texts = {id_: literal(text, Text) for id_, text in contexts.items()}
+    replaced = (
+        update(decisions)
+        .where(decisions.c.id.in_(texts), decisions.c.context.is_not(None))
+        .values(context=case(texts, value=decisions.c.id))
+    )
+    with _overwriting(connection):
+        return connection.execute(replaced).rowcount
+
+
+@contextmanager
+def _overwriting(connection: Connection) -> Iterator[None]:
+    """Let SQLite overwrite what is removed; and the setting of an app's connection comes back."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
     before = connection.exec_driver_sql("PRAGMA secure_delete").scalar_one()
     connection.exec_driver_sql("PRAGMA secure_delete = ON")
     try:
-        return connection.execute(_ERASE, {"ids": ids}).rowcount
+        yield
     finally:
         connection.exec_driver_sql(f"PRAGMA secure_delete = {_SETTINGS[before]}")
 

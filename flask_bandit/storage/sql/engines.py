@@ -25,6 +25,8 @@ _HINTS = {
     "42P01": "the tables are missing: run 'flask bandit db upgrade'",
     "42703": "the tables are of another version: run 'flask bandit db upgrade'",
     "42501": "grant the app's user the rights on the tables whose names begin with bandit_",
+    "23502": "the array of sums that is stored has another length than what was to be added: raise"
+    " the bandit's version",
     "25006": "connect to the primary if this is a replica, and let the app's user write (SHOW"
     " default_transaction_read_only)",
     "28P01": "check user and password in the URI",

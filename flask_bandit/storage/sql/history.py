@@ -26,8 +26,9 @@ from sqlalchemy import (
 )
 
 from ...model import MERGED, LogEntry, StatsDelta
-from ..base import Commit, DecisionWrite
+from ..base import ARRAYS, Commit, DecisionWrite, arrays_adjustment
 from ..settle import StoredReward
+from .arrays import read_arrays
 from .rows import adjustment_of, decision_of, reward_of
 from .tables import adjustments, decisions, rewards
 
@@ -41,6 +42,7 @@ Run = Callable[[Callable[[Connection], _T]], _T]
 
 _STORED = ~decisions.c.awaited
 _STANDS_FOR_ANOTHER = func.substr(decisions.c.policy_version, 1, len(MERGED)) == MERGED
+_WHOLE = func.substr(adjustments.c.id, 1, len(ARRAYS)) == ARRAYS
 _COMPLETE = _STORED & (decisions.c.policy_version != "") & ~_STANDS_FOR_ANOTHER
 
 
@@ -71,14 +73,12 @@ def _count(statement: Any, connection: Connection) -> int:
     return connection.execute(statement).rowcount
 
 
-def _rows(run: Run[Any], table: Table, condition: ColumnElement[bool] | None) -> Iterator[Any]:
+def _rows(run: Run[Any], table: Table, condition: ColumnElement[bool]) -> Iterator[Any]:
     """Yield pages of rows in the order of their numbers, up to the largest one of now."""
     last = _last(run, table)
     after = 0
     while after < last:
-        query = select(table).where(table.c.seq > after, table.c.seq <= last)
-        if condition is not None:
-            query = query.where(condition)
+        query = select(table).where(table.c.seq > after, table.c.seq <= last, condition)
         query = query.order_by(table.c.seq).limit(PAGE)
         page: Sequence[Any] = run(partial(_all, query))
         if page:
@@ -155,9 +155,11 @@ def iter_commits(run: Run[Any]) -> Iterator[Commit]:
         query = select(rewards).where(rewards.c.seq.in_(waiting[at : at + PAGE].tolist()))
         for row in run(partial(_all, query.order_by(rewards.c.seq))):
             yield Commit(rewards=reward_of(row).writes())
-    for page in _rows(run, adjustments, None):
+    for page in _rows(run, adjustments, ~_WHOLE):
         for row in page:
             yield Commit(adjustments=(adjustment_of(row),))
+    for key, arms in run(read_arrays).items():
+        yield Commit(adjustments=(arrays_adjustment(key, arms),))
 
 
 def prune(run: Run[Any], before: float) -> int:

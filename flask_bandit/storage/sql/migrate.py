@@ -17,7 +17,7 @@ from ...errors import ConfigurationError, StorageError, StorageTimeoutError
 from ..locks import remaining
 from .tables import VERSION_TABLE, alembic_version, decisions
 
-VERSIONS = ("0001", "0002", "0003")
+VERSIONS = ("0001", "0002", "0003", "0004")
 """All versions that this code knows, the present one last."""
 
 LOCK_KEY = 0x62616E646974

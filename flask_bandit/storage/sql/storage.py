@@ -5,7 +5,7 @@ What a commit writes is in :mod:`.commits`; how a call gets its connection in :m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -13,15 +13,15 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from ...errors import ConfigurationError, StorageError
-from ...model import BanditKey, Counts, Decision, LogEntry
+from ...model import Arrays, BanditKey, Counts, Decision, LogEntry
 from ..base import BanditStorage, Commit, CommitResult, ControlState, StoredDigest, boolean_option
-from ..codec import clean_bandit, clean_commit, clean_key, control_text
+from ..codec import clean_bandit, clean_commit, clean_document, clean_key, control_text
 from ..digests import digest_text
 from ..locks import deadline_of, remaining
-from . import commits, edits, history, migrate
+from . import arrays, commits, edits, history, migrate
 from .calls import Calls
 from .engines import describe, is_disconnect, lax_settings
-from .rows import counts_of
+from .rows import counts_of, dump
 
 PROBE_SECONDS = 10.0
 """How long a check waits for others who write."""
@@ -96,6 +96,14 @@ class SQLBanditStorage(BanditStorage):
         """
         return self._run(lambda c: counts_of(c.execute(_COUNTS)), timeout)
 
+    def read_arrays(self, timeout: float | None = None) -> Arrays:
+        """Return the sums of all terms; see :meth:`BanditStorage.read_arrays`.
+
+        :raises StorageTimeoutError: the database did not answer in time
+        :raises StorageError: the database failed
+        """
+        return self._run(arrays.read_arrays, timeout)
+
     def get_decisions(
         self, ids: Iterable[str], timeout: float | None = None
     ) -> Mapping[str, Decision]:
@@ -147,10 +155,39 @@ class SQLBanditStorage(BanditStorage):
         :raises StorageTimeoutError: the database did not answer in time
         :raises StorageError: the database failed; erasing again is safe
         """
+        return self._overwrite(edits.erase, sorted(set(ids)), timeout)
+
+    def redact(
+        self, contexts: Mapping[str, Mapping[str, Any] | None], timeout: float | None = None
+    ) -> int:
+        """Replace the contexts of decisions; see :meth:`BanditStorage.redact`.
+
+        What was there before goes as with :meth:`erase`.
+
+        :raises StorageTimeoutError: the database did not answer in time
+        :raises StorageError: a value cannot be stored, or the database failed
+        """
+        texts = {
+            id_: None if context is None else dump(clean_document(context, "context"))
+            for id_, context in contexts.items()
+        }
+
+        def replace(connection: Connection, ids: Sequence[str]) -> int:
+            return edits.redact(connection, {id_: texts[id_] for id_ in ids})
+
+        return self._overwrite(replace, sorted(texts), timeout)
+
+    def _overwrite(
+        self,
+        change: Callable[[Connection, Sequence[str]], int],
+        ids: list[str],
+        timeout: float | None,
+    ) -> int:
+        """Change decisions, some at a time, and leave no copies of what they were."""
         deadline = deadline_of(timeout)
         total = 0
-        for some in commits.chunks(sorted(set(ids))):
-            total += self._run(partial(edits.erase, ids=some), _left(deadline))
+        for some in commits.chunks(ids):
+            total += self._run(lambda c: change(c, some), _left(deadline))  # noqa: B023
         # Even where nothing was found: the time before may have failed at just this.
         self._run(partial(edits.empty_log, deadline=deadline), _left(deadline))
         return total

@@ -5,7 +5,10 @@ Imports SQLAlchemy and nothing of this package, so that an app's own migrations 
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     Column,
@@ -13,6 +16,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     SmallInteger,
@@ -21,6 +25,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
+from sqlalchemy.dialects import postgresql
 
 VERSION_TABLE = "bandit_alembic_version"
 
@@ -103,6 +108,18 @@ adjustments = Table(
     UniqueConstraint("id"),
 )
 
+# What contextual policies learn from. PostgreSQL adds these up by itself; in SQLite they are bytes,
+# little-endian numbers of 64 bits.
+arrays = Table(
+    "bandit_arrays",
+    metadata,
+    Column("bandit", Text, primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("arm", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("value", LargeBinary().with_variant(ARRAY(Double), "postgresql"), nullable=False),
+)
+
 # What an operator decided about a bandit, as a JSON object.
 control = Table(
     "bandit_control",
@@ -128,3 +145,20 @@ alembic_version = Table(
     Column("version_num", String(32), nullable=False),
     PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),
 )
+
+_DIALECT: Any = postgresql.dialect()  # type: ignore[no-untyped-call]
+
+
+def columns(table: Table) -> str:
+    """Return the names of a table's columns, as SQL; without the number that a row gets."""
+    return ", ".join(c.name for c in table.columns if c.name != "seq")
+
+
+def recordset(name: str, table: Table, *more: str) -> str:
+    """Return SQL for PostgreSQL that makes rows of a table of a JSON parameter.
+
+    :param name: of the parameter and of the rows
+    :param more: columns beside those of the table, each with its type
+    """
+    names = [f"{c.name} {c.type.compile(_DIALECT)}" for c in table.columns if c.name != "seq"]
+    return f"json_to_recordset(CAST(:{name} AS json)) AS {name}({', '.join([*names, *more])})"

@@ -1,0 +1,209 @@
+"""What policies have learned beyond counts, as a process knows it: arrays, and deployed models.
+
+Knows no Flask. Arrays are read at most once per TTL and factorised once per reading, so that a
+choice by context costs no storage call; a model is read once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from .algorithms.base import Prepared
+from .bandits import Bandit
+from .breaker import Attempt, Call
+from .control import Control
+from .counting import learned_arrays, learned_sums
+from .model import ArmArrays, ArmCounts, Arrays, BanditKey, Stats
+from .plugins import model_from
+from .storage.base import BanditStorage, StoredDigest
+
+logger = logging.getLogger("flask_bandit")
+
+MODEL = "model:"
+"""How the policy version begins of a decision that a deployed model made."""
+RETRY = 1.0
+"""Seconds after which a model that could not be loaded is tried again."""
+
+_T = TypeVar("_T")
+_NO_ARRAYS: ArmArrays = {}
+
+
+def model_key(bandit: str, number: int) -> BanditKey:
+    """Return under which key a storage keeps a bandit's model, from 1 on; 0 is their index."""
+    return BanditKey(bandit, -1 - number)
+
+
+class Chances(NamedTuple):
+    """Where the probabilities of a choice come from.
+
+    :param version: of the policy, for the log
+    :param of: eligible arms -> the policy's probabilities for one context
+    """
+
+    version: str
+    of: Callable[[tuple[str, ...]], Sequence[float]]
+
+
+class Guard(Protocol):
+    """Calls a storage within a request's deadline; ``None`` if it is down or just failed."""
+
+    def __call__(self, ask: Callable[[float], _T], attempt: Attempt, call: Call = ...) -> _T | None:
+        """Return what ``ask`` returns for the seconds that are left."""
+        ...
+
+
+class _Ready(NamedTuple):
+    """A policy that is prepared for a bandit's eligible arms."""
+
+    arms: tuple[str, ...]
+    arrays: ArmArrays
+    prepared: Prepared
+
+
+class Learned:
+    """The arrays and models of all bandits on one storage.
+
+    :param ttl: seconds for which arrays that were read are used
+    """
+
+    def __init__(
+        self, storage: BanditStorage, bandits: Mapping[str, Bandit], *, ttl: float, guard: Guard
+    ) -> None:
+        self._storage = storage
+        self._bandits = bandits
+        self._ttl = ttl
+        self._guard = guard
+        self._lock = threading.Lock()
+        self._arrays: Arrays | None = None
+        self._read_at = 0.0
+        self._ready: dict[BanditKey, _Ready] = {}
+        self._models: dict[tuple[str, int], Any] = {}
+        self._serving: dict[str, tuple[int, Any]] = {}
+        self._tried: dict[tuple[str, int], float] = {}
+
+    def chances(
+        self,
+        name: str,
+        control: Control,
+        counts: ArmCounts,
+        context: Mapping[str, Any] | None,
+        attempt: Attempt,
+    ) -> Chances | None:
+        """Return what a bandit draws with; ``None`` where its counts say all.
+
+        :param counts: the bandit's sums, for a policy that is prepared now
+        """
+        bandit = self._bandits[name]
+        if control.model:
+            number, model = self.model(name, control.model, attempt)
+            if model is not None:
+                return Chances(
+                    f"{MODEL}{number}:{model.version}",
+                    lambda arms: _of_model(model, bandit, arms, counts, context),
+                )
+        if not bandit.is_contextual:
+            return None
+        key, arrays = BanditKey(name, control.version), self._fresh_arrays(attempt)
+
+        def of(arms: tuple[str, ...]) -> Sequence[float]:
+            ready = self._prepared(key, bandit, arms, counts, arrays.get(key, _NO_ARRAYS))
+            return bandit.plain(ready.propensities(context), arms)
+
+        return Chances(bandit.policy_version, of)
+
+    def model(self, name: str, number: int, attempt: Attempt) -> tuple[int, Any]:
+        """Return a deployed model with its number, or the one that served before it.
+
+        :return: (0, ``None``) if there is none that can be had
+        """
+        serving = self._serving.get(name, (0, None))
+        if serving[0] == number:
+            return serving
+        key = (name, number)
+        if key not in self._models and time.monotonic() - self._tried.get(key, -RETRY) >= RETRY:
+            self._load(name, number, attempt)
+        if key in self._models:
+            serving = self._serving[name] = (number, self._models[key])
+        return serving
+
+    def _load(self, name: str, number: int, attempt: Attempt) -> None:
+        def ask(timeout: float) -> tuple[StoredDigest | None]:
+            return (self._storage.read_digest(model_key(name, number), timeout),)
+
+        self._tried[name, number] = time.monotonic()
+        found = self._guard(ask, attempt, Call.READ)
+        if found is None:
+            return
+        try:
+            if found[0] is None:
+                raise LookupError("the storage does not have it")
+            self._models[name, number] = model_from(found[0].state)
+        except Exception as error:  # whatever a stored model holds, the page is still answered
+            logger.error(
+                "The model %d of the bandit %r cannot be loaded, so what served before goes on; "
+                "deploy another one, or roll back: %s",
+                number,
+                name,
+                error,
+            )
+
+    def _fresh_arrays(self, attempt: Attempt) -> Arrays:
+        arrays = self._arrays
+        is_due = arrays is None or time.monotonic() - self._read_at >= self._ttl
+        if is_due and self._lock.acquire(blocking=arrays is None):
+            try:
+                if self._arrays is None or time.monotonic() - self._read_at >= self._ttl:
+                    read = self._guard(self._storage.read_arrays, attempt, Call.READ)
+                    if read is not None:
+                        self._arrays, self._read_at = read, time.monotonic()
+            finally:
+                self._lock.release()
+        return self._arrays or {}
+
+    def _prepared(
+        self,
+        key: BanditKey,
+        bandit: Bandit,
+        arms: tuple[str, ...],
+        counts: ArmCounts,
+        arrays: ArmArrays,
+    ) -> Prepared:
+        ready = self._ready.get(key)
+        if ready is not None and ready.arms == arms and _equal(ready.arrays, arrays):
+            return ready.prepared
+        sums = learned_sums(bandit.options, counts, time.time())
+        prepared = bandit.prepare(arms, sums, learned_arrays(bandit.options, arrays))
+        self._ready[key] = _Ready(arms, arrays, prepared)
+        return prepared
+
+
+def _of_model(
+    model: Any,
+    bandit: Bandit,
+    arms: tuple[str, ...],
+    counts: ArmCounts,
+    context: Mapping[str, Any] | None,
+) -> Sequence[float]:
+    try:
+        values = model.propensities(Stats.from_counts(arms, counts), context)
+        return bandit.plain(values, arms)
+    except Exception:
+        logger.exception("A deployed model failed, so every arm is as probable; roll it back")
+        return [1.0 / len(arms)] * len(arms)
+
+
+def _equal(mine: ArmArrays, other: ArmArrays) -> bool:
+    return mine is other or (
+        mine.keys() == other.keys()
+        and all(
+            row.keys() == other[arm].keys()
+            and all(np.array_equal(array, other[arm][name]) for name, array in row.items())
+            for arm, row in mine.items()
+        )
+    )

@@ -1,0 +1,80 @@
+"""Arrays of sums, which contextual policies learn from: how they are added up and read.
+
+PostgreSQL adds them up by itself, in the statement that writes the rest, so that the rows of
+everybody's sums are locked for no round trip. In SQLite one process writes at a time anyway.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, LargeBinary, bindparam, func, select, text
+from sqlalchemy.dialects import sqlite
+
+from ...model import Arrays, FloatArray
+from ..packing import by_bandit, increased, packed, unpacked
+from ..settle import ArrayKey
+from .tables import arrays, columns, recordset
+
+_KEY = [c for c in arrays.columns if c.primary_key]
+
+# Of two lengths NULL comes out, which the column refuses.
+ADD = f"""INSERT INTO bandit_arrays AS old ({columns(arrays)})
+    SELECT learned.* FROM {recordset("learned", arrays)}%s
+    ON CONFLICT ({", ".join(c.name for c in _KEY)}) DO UPDATE SET value =
+    CASE WHEN cardinality(old.value) = cardinality(excluded.value) THEN ARRAY(
+        SELECT a + b FROM unnest(old.value, excluded.value) WITH ORDINALITY AS both(a, b, place)
+        ORDER BY place) END"""
+"""SQL for PostgreSQL that adds the parameter ``learned``, of :func:`arrays_text`."""
+
+_ADD = text(ADD % "")
+
+_STORED = select(arrays.c.value).where(*(c == bindparam(c.name) for c in _KEY))
+_INSERT = sqlite.insert(arrays)
+_PUT = _INSERT.on_conflict_do_update(index_elements=_KEY, set_={"value": _INSERT.excluded["value"]})
+
+_SENT = np.dtype([("size", ">i4"), ("value", ">f8")])
+"""A number of an array as PostgreSQL sends it."""
+_HEAD = 20
+"""Bytes before the first number: dimensions, flags, type, length and first index."""
+
+
+def arrays_text(added: Mapping[ArrayKey, FloatArray]) -> str:
+    """Write what is to be added as JSON, in the order in which to lock the rows."""
+    rows = [{**key._asdict(), "value": array.tolist()} for key, array in added.items()]
+    return json.dumps(rows, separators=(",", ":"))
+
+
+def add_arrays(connection: Connection, added: Mapping[ArrayKey, FloatArray]) -> None:
+    """Add to stored arrays, in a transaction of the caller's.
+
+    :raises StorageError: SQLite's have another length, or the sums are too large
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(_ADD, {"learned": arrays_text(added)})
+        return
+    for key, array in added.items():
+        values = key._asdict()
+        data = connection.execute(_STORED, values).scalar()
+        stored = None if data is None else unpacked(data)
+        connection.execute(_PUT, {**values, "value": packed(increased(key, stored, array))})
+
+
+def read_arrays(connection: Connection) -> Arrays:
+    """Return all arrays."""
+    if connection.dialect.name == "postgresql":
+        # As text, its driver would read them number by number, which takes several times as long.
+        sent = func.array_send(arrays.c.value, type_=LargeBinary)
+        return by_bandit(_keyed(connection.execute(select(*_KEY, sent)), _received))
+    return by_bandit(_keyed(connection.execute(select(arrays)), unpacked))
+
+
+def _keyed(rows: Any, read: Any) -> Any:
+    return ((ArrayKey(*row[:4]), read(row[4])) for row in rows)
+
+
+def _received(data: bytes) -> FloatArray:
+    return np.frombuffer(data, _SENT, offset=_HEAD)["value"].astype(np.float64)
