@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from flask import Flask
 
 from flask_bandit import BanditMiddleware, choose_arm, reward_endpt, windows
 from flask_bandit.bandits import Bandit, ThompsonBandit
+from flask_bandit.counting import is_for_evaluation
 from flask_bandit.engine import Engine
 from flask_bandit.errors import StorageError
 from flask_bandit.hashing import reward_id
@@ -110,6 +112,39 @@ def backlog(storage: BanditStorage, count: int, at: float) -> None:
         made = [decision(f"d{n}", at=at + n / 1000) for n in range(start, min(start + 500, count))]
         writes = [DecisionWrite(one, bandit.policy.on_decision(one)) for one in made]
         storage.commit(Commit(tuple(writes)))
+
+
+@EVERY_STORAGE
+def test_private_features_are_gone_once_a_decision_was_learned(
+    storage: BanditStorage, clock: Clock
+) -> None:
+    features = {"age": "numeric", "plan": ["free", "paid"]}
+    engine = make_engine(storage, features=features, private=["age"], evaluation=0.3)
+    old = [replace(decision(f"d{n}"), context={"age": 20.0 + n, "plan": "paid"}) for n in range(9)]
+    held_out = replace(decision("h" + HELD_OUT), context={"age": 9.0})
+    young = replace(decision("y", at=START + 600.0), context={"age": 99.0})
+    plain = replace(decision("p"), context={"plan": "free"})
+    send(engine, *old, held_out, young, plain, decision("n"))
+    clock.now = OVER
+    closer = WindowCloser(engine)
+    assert closer.close("btn") > 0
+    contexts = {entry.decision.id: entry.decision.context for entry in storage.iter_log("btn")}
+    assert contexts == {
+        **{f"d{n}": {"plan": "paid"} for n in range(9)},
+        "h" + HELD_OUT: {},
+        "y": {"age": 99.0},
+        "p": {"plan": "free"},
+        "n": None,
+    }
+    assert closer.close("btn", again=True) == 0
+    learned = sum(row["pulls"] for row in sums(engine).values())
+    for_evaluation = [
+        d
+        for d in (*old, plain, decision("n"))
+        if is_for_evaluation(engine.bandits["btn"].options, d)
+    ]
+    assert for_evaluation
+    assert learned == 11 - len(for_evaluation)
 
 
 @EVERY_STORAGE

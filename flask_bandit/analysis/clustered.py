@@ -34,6 +34,7 @@ class Estimate:
     @classmethod
     def of(cls, value: float, error: float) -> Estimate:
         """Return the estimate with its normal interval."""
+        value = float(value)
         reach = quantile((1.0 + LEVEL) / 2.0) * error
         return cls(value, error, value - reach, value + reach)
 

@@ -87,8 +87,8 @@ class RidgeModel:
         if self._folds > 1:
             products = products.sum(axis=0) - products
             rewards = rewards.sum(axis=0) - rewards
-        solved: FloatArray = np.linalg.solve(products + self._ridge, rewards[..., None])[..., 0]
-        return solved
+        solved = np.linalg.solve(products + self._ridge, rewards[..., None])[..., 0]
+        return np.asarray(solved, dtype=np.float64)
 
     def _encoded(self, batch: Logged) -> FloatArray:
         rows = np.ones((len(batch), self._ridge.shape[0]))

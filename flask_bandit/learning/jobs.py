@@ -118,9 +118,7 @@ _TAKEN = "another process has taken it over, since this one was silent for too l
 
 
 @contextmanager
-def at_work(
-    books: Books, work: str, choose: Choose, params: Mapping[str, Any]
-) -> Iterator[Lease]:
+def at_work(books: Books, work: str, choose: Choose, params: Mapping[str, Any]) -> Iterator[Lease]:
     """Work on a model while nobody else does; what goes wrong is recorded, and comes out.
 
     The body ends with :meth:`Lease.finish`.

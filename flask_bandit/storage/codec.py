@@ -7,7 +7,6 @@ Imports only the model, the errors and the standard library.
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Mapping
 from math import isfinite
 from typing import Any
@@ -15,12 +14,12 @@ from typing import Any
 from ..errors import StorageError
 from ..model import BanditKey, Decision, Reward, StatsDelta, Term
 from .base import Adjustment, Commit, ControlState, DecisionWrite, RewardWrite
+from .values import clean_integer, clean_mapping, clean_name, clean_number, type_name
 
 Record = dict[str, Any]
 """A dict that JSON can represent exactly."""
 
 _WHOLE = frozenset({"pulls", "rewards", "late", "skipped"})
-LARGEST_INTEGER = 2**63 - 1
 
 _encode_sorted = json.JSONEncoder(sort_keys=True).encode
 
@@ -50,9 +49,9 @@ def clean_commit(commit: Commit) -> Commit:
     ]
     adjustments = [
         Adjustment(
-            _id(item.id, "adjustment id"),
-            _id(item.bandit, "bandit name"),
-            _integer(item.version, "version"),
+            clean_name(item.id, "adjustment id"),
+            clean_name(item.bandit, "bandit name"),
+            clean_integer(item.version, "version"),
             _clean_delta(item.delta),
         )
         for item in commit.adjustments
@@ -76,8 +75,8 @@ def clean_document(state: Mapping[str, Any], what: str) -> dict[str, Any]:
     """
     # A storage that took anything else could not read it back.
     if not isinstance(state, Mapping):
-        raise StorageError(f"The {what} state is {state!r}, a {_type_name(state)}; give a dict.")
-    return _clean_mapping(state, what)
+        raise StorageError(f"The {what} state is {state!r}, a {type_name(state)}; give a dict.")
+    return clean_mapping(state, what)
 
 
 def clean_contexts(
@@ -98,7 +97,7 @@ def clean_bandit(name: object) -> str:
 
     :raises StorageError: it is none that a commit could have
     """
-    return _id(name, "bandit name")
+    return clean_name(name, "bandit name")
 
 
 def clean_key(key: BanditKey) -> BanditKey:
@@ -106,7 +105,7 @@ def clean_key(key: BanditKey) -> BanditKey:
 
     :raises StorageError: they are none that a commit could have
     """
-    return BanditKey(clean_bandit(key.bandit), _integer(key.version, "version"))
+    return BanditKey(clean_bandit(key.bandit), clean_integer(key.version, "version"))
 
 
 def control_text(state: ControlState) -> str:
@@ -136,28 +135,28 @@ def _clean_decision(decision: Decision) -> Decision:
     context = decision.context
     subject = decision.subject
     return Decision(
-        id=_id(decision.id, "decision id"),
-        bandit=_id(decision.bandit, "bandit name"),
-        version=_integer(decision.version, "version"),
-        arm=_id(decision.arm, "arm id"),
+        id=clean_name(decision.id, "decision id"),
+        bandit=clean_name(decision.bandit, "bandit name"),
+        version=clean_integer(decision.version, "version"),
+        arm=clean_name(decision.arm, "arm id"),
         propensities=None if propensities is None else _clean_row(propensities, "propensity"),
-        policy_version=_id(decision.policy_version, "policy version"),
-        at=_number(decision.at, "time of a decision"),
-        context=None if context is None else _clean_mapping(context, "context"),
-        subject=None if subject is None else _id(subject, "subject"),
+        policy_version=clean_name(decision.policy_version, "policy version"),
+        at=clean_number(decision.at, "time of a decision"),
+        context=None if context is None else clean_mapping(context, "context"),
+        subject=None if subject is None else clean_name(subject, "subject"),
     )
 
 
 def _clean_reward(reward: Reward) -> Reward:
     return Reward(
-        id=_id(reward.id, "reward id"),
-        decision_id=_id(reward.decision_id, "decision id"),
-        bandit=_id(reward.bandit, "bandit name"),
-        version=_integer(reward.version, "version"),
-        arm=_id(reward.arm, "arm id"),
-        value=_number(reward.value, "reward"),
-        at=_number(reward.at, "time of a reward"),
-        goal=_id(reward.goal, "goal"),
+        id=clean_name(reward.id, "reward id"),
+        decision_id=clean_name(reward.decision_id, "decision id"),
+        bandit=clean_name(reward.bandit, "bandit name"),
+        version=clean_integer(reward.version, "version"),
+        arm=clean_name(reward.arm, "arm id"),
+        value=clean_number(reward.value, "reward"),
+        at=clean_number(reward.at, "time of a reward"),
+        goal=clean_name(reward.goal, "goal"),
     )
 
 
@@ -171,14 +170,14 @@ def _clean_delta(delta: StatsDelta) -> StatsDelta:
                     f"The increment of {name!r} for arm {arm!r} is {value!r}; it counts"
                     " things and must be an int."
                 )
-        counts[_id(arm, "arm id")] = clean
+        counts[clean_name(arm, "arm id")] = clean
     return StatsDelta(counts, tuple(map(_clean_term, delta.terms)))
 
 
 def _clean_term(term: Term) -> Term:
     what = f"array {term.name!r} of arm {term.arm!r}"
     vector = tuple(
-        value if type(value) is float and isfinite(value) else float(_number(value, what))
+        value if type(value) is float and isfinite(value) else float(clean_number(value, what))
         for value in term.vector
     )
     if not vector:
@@ -186,7 +185,7 @@ def _clean_term(term: Term) -> Term:
     largest = max(map(abs, vector))
     if term.outer and not isfinite(largest * largest):
         raise StorageError(f"The square of {largest!r}, for the {what}, is too large for a float.")
-    return Term(_id(term.arm, "arm id"), _id(term.name, "name"), vector, bool(term.outer))
+    return Term(clean_name(term.arm, "arm id"), clean_name(term.name, "name"), vector, bool(term.outer))
 
 
 def _clean_row(row: Mapping[str, float], what: str) -> dict[str, float]:
@@ -194,112 +193,11 @@ def _clean_row(row: Mapping[str, float], what: str) -> dict[str, float]:
     for name, value in row.items():
         # The common cases of each request, without building the words for an error.
         if not (value == 1 if type(value) is int else type(value) is float and isfinite(value)):
-            value = _number(value, f"{what} {name!r}")
+            value = clean_number(value, f"{what} {name!r}")
         if not (type(name) is str and name.isprintable()):
-            name = _id(name, "name")
+            name = clean_name(name, "name")
         clean[name] = value
     return clean
-
-
-def _id(value: object, what: str) -> str:
-    """Check an id or a name: text in any script, no control characters, no lone surrogates."""
-    if type(value) is str and value.isprintable():
-        return value
-    text = _string(value, what)
-    # isprintable() refuses joiners and other invisible but lawful characters as well.
-    if any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
-        raise StorageError(
-            f"The {what} {text!r} contains a control character or half of a surrogate pair;"
-            " use printable text."
-        )
-    return text
-
-
-def _string(value: object, what: str) -> str:
-    if type(value) is str:
-        return value
-    if isinstance(value, str):
-        return str.__str__(value)
-    raise StorageError(f"The {what} is {value!r}, a {_type_name(value)}; it must be a str.")
-
-
-def _text(value: object, what: str) -> str:
-    """Check a text in a context: anything but lone surrogates, which no encoding has."""
-    text = _string(value, what)
-    if not text.isascii() and any(unicodedata.category(c) == "Cs" for c in text):
-        raise StorageError(f"{what} is {text!r}, which holds half of a surrogate pair.")
-    return text
-
-
-def _integer(value: object, what: str) -> int:
-    if type(value) is int:
-        if abs(value) <= LARGEST_INTEGER:
-            return value
-        raise StorageError(f"The {what} is an int of more than 63 bits.")
-    raise StorageError(f"The {what} is {value!r}, a {_type_name(value)}; it must be an int.")
-
-
-def _number(value: object, what: str) -> float:
-    """Check a finite number; ints stay ints."""
-    if isinstance(value, int):
-        if abs(value) <= LARGEST_INTEGER:
-            return int(value)
-        raise StorageError(f"The {what} is an int of more than 63 bits; use a float.")
-    if isinstance(value, float):
-        if isfinite(value):
-            return float(value)
-        raise StorageError(f"The {what} is {value!r}; it must be a finite number.")
-    raise StorageError(
-        f"The {what} is {value!r}, a {_type_name(value)}; convert it to an int or a float"
-        " (a numpy scalar by .item())."
-    )
-
-
-def _clean_mapping(value: Mapping[str, Any], path: str) -> dict[str, Any]:
-    clean = {}
-    for key, item in value.items():
-        if not isinstance(key, str):
-            raise StorageError(
-                f"{path} has the key {key!r}, a {_type_name(key)}; JSON keys must be str."
-            )
-        clean[_text(key, path)] = _clean_value(item, path, key)
-    return clean
-
-
-def _clean_value(value: object, path: str, key: str | int) -> Any:
-    """Copy one value of a context into what JSON gives back."""
-    kind = type(value)
-    if value is None or kind is bool:
-        return value
-    path = f"{path}[{key!r}]"
-    if isinstance(value, str):
-        return _text(value, path)
-    if isinstance(value, (int, float)):
-        return _number(value, path)
-    if isinstance(value, Mapping):
-        return _guarded(_clean_mapping, value, path)
-    if isinstance(value, (list, tuple)):
-        return _guarded(_clean_list, value, path)
-    raise StorageError(
-        f"{path} is {value!r}, a {_type_name(value)}, which JSON cannot represent; use str, int,"
-        " float, bool, None, lists and dicts."
-    )
-
-
-def _clean_list(value: list[Any] | tuple[Any, ...], path: str) -> list[Any]:
-    return [_clean_value(item, path, index) for index, item in enumerate(value)]
-
-
-def _guarded(clean: Any, value: object, path: str) -> Any:
-    """Recurse, and tell a value that contains itself instead of overflowing the stack."""
-    if path.count("[") > 50:
-        raise StorageError(f"{path[:60]}... is nested more than 50 levels deep; flatten it.")
-    return clean(value, path)
-
-
-def _type_name(value: object) -> str:
-    kind = type(value)
-    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
 
 
 def commit_to_record(commit: Commit) -> Record:
@@ -328,7 +226,7 @@ def commit_to_record(commit: Commit) -> Record:
 def commit_from_record(record: Record) -> Commit:
     """Turn a record back into a commit.
 
-    :raises KeyError, TypeError: the record is not of :func:`commit_to_record`
+    :raises KeyError, TypeError, ValueError: the record is not of :func:`commit_to_record`
     """
     return Commit(
         tuple(

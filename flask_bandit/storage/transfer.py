@@ -215,8 +215,10 @@ def _without_arrays(
             own = learned.get(BanditKey(item.bandit, item.version))
             if own is None or not item.id.startswith(ARRAYS):
                 kept.append(item)
-            # Nothing is left out where the storage has just these.
-            elif own != item.id:
+                continue
+            imported.read.adjustments += 1
+            # Nothing is missing where the storage has just these.
+            if own != item.id:
                 unmerged.add(item.bandit)
         yield replace(commit, adjustments=tuple(kept))
     imported.unmerged = len(unmerged)
@@ -317,7 +319,7 @@ def _commit_of(record: dict[str, Any]) -> Commit:
         raise ValueError(f"it is no commit (it has {', '.join(sorted(unknown)) or 'nothing'})")
     try:
         return clean_commit(commit_from_record(record))
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"it is no commit ({error!r})") from None
     except StorageError as error:
         raise ValueError(str(error).rstrip(".")) from None

@@ -47,7 +47,8 @@ class Pending(NamedTuple):
 class Assignment(NamedTuple):
     """The arm that a visitor holds.
 
-    :param reassigned: how often the visitor's arm of this version was removed and replaced
+    :param reassigned: how often the visitor got another arm of this version: because the one
+        before was removed, or, of a bandit that is not sticky, at each choice
     :param origin: how the decision's id differs from the hash of its holder: empty, an ending, or
         the whole id of a decision that was made before the holder was known
     :param adopted: a subject goes on with this anonymous decision, so no other one may
@@ -68,6 +69,15 @@ class Assignment(NamedTuple):
         if self.origin not in ("", HELD_OUT):
             return self.origin
         return hash_decision(holder, bandit, self.version, self.reassigned)[0] + self.origin
+
+    def decision_ids(self, holder: str, bandit: str) -> set[str]:
+        """Return the ids of that decision and of those that the holder had before, in any form."""
+        before = {
+            hash_decision(holder, bandit, self.version, number)[0] + ending
+            for number in range(self.reassigned + 1)
+            for ending in ("", HELD_OUT)
+        }
+        return before | {self.decision_id(holder, bandit)}
 
     def dump(self) -> list[Any]:
         """Return the assignment as a short JSON list; defaults at the end are left out."""

@@ -98,6 +98,14 @@ class Holder:
     def _read_cookie(self) -> CookieContent:
         return CookieContent()
 
+    def is_sticky(self, name: str) -> bool:
+        """Return whether visitors keep their arm of a bandit."""
+        return self.state.bandits[name].is_sticky
+
+    def _is_subjects(self, name: str) -> bool:
+        """Return whether an arm of a bandit is the known user's, in place of the cookie's."""
+        return self.is_sticky(name) and self.subject is not None
+
     def _own_rows(self) -> dict[str, Assignment]:
         """Return the subject's assignments; those of another subject are forgotten."""
         if self.subject is None:
@@ -116,9 +124,13 @@ class Holder:
     def _held(self, name: str) -> Assignment | None:
         """Return the visitor's assignment, from the cookie or, for a subject, from storage.
 
+        Of a bandit that is not sticky it is the last one, whatever became of its arm.
+
         :raises StorageAwayError: only the storage knows, and it is down
         """
         row = self.cookie.assignments.get(name)
+        if not self.is_sticky(name):
+            return self._removed(name)
         anonymous = row if self._is_valid(name, row) else None
         if self.subject is None:
             return anonymous
@@ -148,7 +160,7 @@ class Holder:
 
     def _removed(self, name: str) -> Assignment | None:
         """Return an assignment whose arm is gone: it is not shown, and may still be rewarded."""
-        rows = self.cookie.assignments if self.subject is None else self._own_rows()
+        rows = self._own_rows() if self._is_subjects(name) else self.cookie.assignments
         row = rows.get(name)
         return row if row is not None and row.version == self.control(name).version else None
 
@@ -189,7 +201,7 @@ class Holder:
             Pending(propensity, decision.at, decision.policy_version) if pending else None,
             HELD_OUT if decision.is_held_out else "",
         )
-        if decision.subject is None or self.subject is None:
+        if decision.subject is None or self.subject is None or not self.is_sticky(decision.bandit):
             self.cookie.assignments[decision.bandit] = row
         elif pending:
             self._own_rows()[decision.bandit] = row
@@ -200,7 +212,7 @@ class Holder:
 
     def _decision_behind(self, name: str, held: Assignment) -> Decision:
         self._reassigned[name] = held.reassigned
-        if self.subject is None:
+        if self.subject is None or not self.is_sticky(name):
             return self._decision_of(name, held, self.cookie.visitor)
         return self._decision_of(name, held, self.subject.pseudonym, self.subject.pseudonym)
 
@@ -247,6 +259,8 @@ class Holder:
         """Return whether the visitor's cookie has an arm of a bandit that is going on."""
         if self.control(name).state not in GOING_ON:
             return False
+        if not self.is_sticky(name):
+            return self._removed(name) is not None
         anonymous = self.cookie.assignments.get(name)
         if self.subject is None:
             return self._is_valid(name, anonymous)
@@ -273,6 +287,7 @@ class Holder:
         return subject is not None and any(
             self.control(other).state in GOING_ON and self._known(other, subject) is not None
             for other in self.others_of_group(name)
+            if self.is_sticky(other)
         )
 
     def lasting_holder(self) -> str:

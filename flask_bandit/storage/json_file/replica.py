@@ -264,7 +264,7 @@ def commit_of(journal: Journal, record: Any) -> Commit:
     """
     try:
         return commit_from_record(record)
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise journal.corrupt(f"it holds no commit ({error!r})") from None
 
 

@@ -41,6 +41,7 @@ class Keys(NamedTuple):
     adjustments: str
     log: str
     times: str
+    arrays: str
 
     @classmethod
     def of(cls, tag: str) -> Keys:

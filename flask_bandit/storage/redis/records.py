@@ -130,7 +130,7 @@ def read_decision(id_: str, text: bytes | None) -> DecisionWrite:
         decision = Decision(id_, bandit, int(version), arm, propensities, policy_version, at, *more)
         return DecisionWrite(decision, _known_delta(delta))
     except (ValueError, TypeError) as error:
-        raise _corrupt(f"the decision {id_!r}") from error
+        raise corrupt(f"the decision {id_!r}") from error
 
 
 def read_reward(id_: str, text: bytes | None) -> tuple[int, StoredReward]:
@@ -147,7 +147,7 @@ def read_reward(id_: str, text: bytes | None) -> tuple[int, StoredReward]:
         reward = Reward(id_, decision_id, bandit, int(version), first_arm, value, at, goal)
         return int(number), StoredReward(reward, arm, _delta(delta), counted == "1")
     except (ValueError, TypeError) as error:
-        raise _corrupt(f"the reward {id_!r}") from error
+        raise corrupt(f"the reward {id_!r}") from error
 
 
 def read_adjustment(id_: str, text: bytes) -> tuple[int, Adjustment]:
@@ -160,7 +160,7 @@ def read_adjustment(id_: str, text: bytes) -> tuple[int, Adjustment]:
         bandit, version = key.split(US)
         return int(number), Adjustment(id_, bandit, int(version), _known_delta(delta))
     except ValueError as error:
-        raise _corrupt(f"the adjustment {id_!r}") from error
+        raise corrupt(f"the adjustment {id_!r}") from error
 
 
 def read_sums(flat: Sequence[bytes]) -> dict[BanditKey, dict[str, dict[str, float]]]:
@@ -175,7 +175,7 @@ def read_sums(flat: Sequence[bytes]) -> dict[BanditKey, dict[str, dict[str, floa
             number = int(value) if is_whole(name) else float(value)
             key = BanditKey(bandit, int(version))
         except ValueError as error:
-            raise _corrupt(f"the sum {place!r}") from error
+            raise corrupt(f"the sum {place!r}") from error
         counts.setdefault(key, {}).setdefault(arm, {})[name] = number
     return counts
 
@@ -204,7 +204,7 @@ def read_times(flat: Sequence[bytes]) -> dict[int, TimesOfBlock]:
             first, noted, least, most = value.split(US.encode())
             blocks[int(number)] = TimesOfBlock(first, int(noted), float(least), float(most))
         except ValueError as error:
-            raise _corrupt(f"the times of block {number!r}") from error
+            raise corrupt(f"the times of block {number!r}") from error
     return blocks
 
 
@@ -230,7 +230,7 @@ def read_control(flat: Sequence[bytes]) -> dict[str, ControlState]:
             _, text = value.split(RS.encode())
             states[bandit.decode()] = control_from_text(text)
         except ValueError as error:
-            raise _corrupt(f"the control state of {bandit!r}") from error
+            raise corrupt(f"the control state of {bandit!r}") from error
     return states
 
 
@@ -271,7 +271,8 @@ def ids_in(text: bytes | None) -> list[str]:
     return [] if text is None else text.decode().split(US)
 
 
-def _corrupt(what: str) -> StorageCorruptError:
+def corrupt(what: str) -> StorageCorruptError:
+    """Return the error for what somebody else wrote below our keys."""
     return StorageCorruptError(
         f"In Redis, {what} is not what this library wrote. Nothing was reset: restore it from a"
         " backup, or use a prefix of its own for each application."
@@ -290,7 +291,7 @@ class _Result:
 
     def add(self, key: BanditKey, delta: StatsDelta) -> None:
         """Note an increment that was added; that of a decision which stands for another is none."""
-        if delta.counts:
+        if delta.counts or delta.terms:
             self.applied.append((key, delta))
 
 
@@ -318,6 +319,8 @@ def read_result(replies: Sequence[tuple[Commit, list[Any]]]) -> CommitResult:
 
 
 def _read_reply(commit: Commit, reply: Iterator[Any], result: _Result) -> None:
+    # With their terms, which are not in what is stored.
+    sent = {write.reward.id: write.delta for write in commit.rewards if write.delta is not None}
     for letter in reply:
         if letter == b"N":
             write = commit.decisions[next(reply)]
@@ -334,8 +337,9 @@ def _read_reply(commit: Commit, reply: Iterator[Any], result: _Result) -> None:
             result.new.add(commit.rewards[next(reply)].reward.id)
         elif letter == b"C":
             _, row = read_reward(next(reply).decode(), next(reply))
-            assert row.delta is not None
-            result.add(row.reward.key, row.delta)
+            delta = sent.get(row.reward.id, row.delta)
+            assert delta is not None
+            result.add(row.reward.key, delta)
         elif letter == b"P":
             result.parked.add(next(reply).decode())
         elif letter == b"U":

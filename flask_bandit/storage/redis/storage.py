@@ -6,18 +6,29 @@ Knows which keys there are and what is asked for; ``client.py`` talks and ``reco
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 from urllib.parse import quote
 
 from ...errors import ConfigurationError, StorageError
-from ...model import BanditKey, Counts, Decision, LogEntry
-from ..base import BanditStorage, Commit, CommitResult, ControlState, DecisionWrite, StoredDigest
-from ..codec import clean_commit, clean_key
-from ..ledger import erased, is_erasable, is_logged, is_prunable
+from ...model import ArmArrays, Arrays, BanditKey, Counts, Decision, LogEntry
+from ..base import (
+    ARRAYS,
+    BanditStorage,
+    Commit,
+    CommitResult,
+    ControlState,
+    DecisionWrite,
+    StoredDigest,
+    arrays_adjustment,
+)
+from ..codec import clean_commit, clean_contexts, clean_key
+from ..ledger import erased, is_erasable, is_logged, is_prunable, is_redactable
 from ..locks import deadline_of
 from ..settle import StoredReward
+from .arrays import read_arrays, term_arguments
 from .client import RedisClient, Request, Script
 from .edits import Edits, changes
 from .health import problems
@@ -107,7 +118,7 @@ class RedisBanditStorage(BanditStorage):
         return read_result(list(zip(parts.values(), replies, strict=True)))
 
     def _commit_request(self, keys: Keys, commit: Commit) -> Request:
-        arguments = (len(keys), *keys, *commit_arguments(commit))
+        arguments = (len(keys), *keys, *commit_arguments(commit), *term_arguments(commit))
         return Request(keys.counts, arguments, self._commit_script)
 
     def _register(self, names: Sequence[str], deadline: float | None) -> None:
@@ -141,6 +152,18 @@ class RedisBanditStorage(BanditStorage):
         for flat in self._ask_all(("HGETALL",), (), "counts", deadline_of(timeout)):
             counts.update(read_sums(flat))
         return counts
+
+    def read_arrays(self, timeout: float | None = None) -> Arrays:
+        """Return the sums of all terms; see :meth:`BanditStorage.read_arrays`.
+
+        :raises StorageTimeoutError: Redis did not answer in time
+        :raises StorageCorruptError: what is stored is not of this library
+        :raises StorageError: Redis refused
+        """
+        arrays: dict[BanditKey, ArmArrays] = {}
+        for flat in self._ask_all(("HGETALL",), (), "arrays", deadline_of(timeout)):
+            arrays.update(read_arrays(flat))
+        return arrays
 
     def get_decisions(
         self, ids: Iterable[str], timeout: float | None = None
@@ -210,7 +233,10 @@ class RedisBanditStorage(BanditStorage):
             flat = self._ask(keys, "HGETALL", keys.adjustments)
             items = [read_adjustment(id_.decode(), text) for id_, text in pairs(flat)]
             for _, item in sorted(items, key=itemgetter(0)):
-                yield Commit(adjustments=(item,))
+                if not item.id.startswith(ARRAYS):
+                    yield Commit(adjustments=(item,))
+        for key, arms in self.read_arrays().items():
+            yield Commit(adjustments=(arrays_adjustment(key, arms),))
 
     def prune(self, before: float) -> int:
         """Remove the details of old decisions; see :meth:`BanditStorage.prune`.
@@ -239,8 +265,34 @@ class RedisBanditStorage(BanditStorage):
         :raises StorageCorruptError: what is stored is not of this library
         :raises StorageError: Redis refused; what was erased so far is
         """
-        deadline = deadline_of(timeout)
-        wanted = list(dict.fromkeys(ids))
+        return self._replace(list(dict.fromkeys(ids)), is_erasable, erased, deadline_of(timeout))
+
+    def redact(
+        self, contexts: Mapping[str, Mapping[str, Any] | None], timeout: float | None = None
+    ) -> int:
+        """Replace the contexts of decisions; see :meth:`BanditStorage.redact`.
+
+        What Redis wrote to its disk before stays as with :meth:`erase`.
+
+        :raises StorageTimeoutError: Redis did not answer in time; some may have been replaced
+        :raises StorageCorruptError: what is stored is not of this library
+        :raises StorageError: a value cannot be stored, or Redis refused
+        """
+        clean = clean_contexts(contexts)
+
+        def redacted(decision: Decision) -> Decision:
+            return replace(decision, context=clean[decision.id])
+
+        return self._replace(list(clean), is_redactable, redacted, deadline_of(timeout))
+
+    def _replace(
+        self,
+        wanted: Sequence[str],
+        concerns: Callable[[Decision], bool],
+        change: Callable[[Decision], Decision],
+        deadline: float | None,
+    ) -> int:
+        """Replace what is stored of some decisions; return how many it concerned."""
         shards = self._shards(deadline) if wanted else []
         count = 0
         for start in range(0, len(wanted), PAGE):
@@ -248,7 +300,7 @@ class RedisBanditStorage(BanditStorage):
             requests = [Request(k.counts, ("HMGET", k.decisions, *page)) for k in shards]
             answers = self._client.call_all(requests, deadline)
             known = [
-                (keys, changes(page, texts, is_erasable, erased))
+                (keys, changes(page, texts, concerns, change))
                 for keys, texts in zip(shards, answers, strict=True)
             ]
             count += self._edits.replace(known, deadline)

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from ...errors import ConfigurationError, StorageError
 from ...model import Arrays, BanditKey, Counts, Decision, LogEntry
 from ..base import BanditStorage, Commit, CommitResult, ControlState, StoredDigest, boolean_option
-from ..codec import clean_bandit, clean_commit, clean_document, clean_key, control_text
+from ..codec import clean_bandit, clean_commit, clean_contexts, clean_key, control_text
 from ..digests import digest_text
 from ..locks import deadline_of, remaining
 from . import arrays, commits, edits, history, migrate
@@ -168,8 +168,8 @@ class SQLBanditStorage(BanditStorage):
         :raises StorageError: a value cannot be stored, or the database failed
         """
         texts = {
-            id_: None if context is None else dump(clean_document(context, "context"))
-            for id_, context in contexts.items()
+            id_: None if rest is None else dump(rest)
+            for id_, rest in clean_contexts(contexts).items()
         }
 
         def replace(connection: Connection, ids: Sequence[str]) -> int:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
 from ...errors import StorageCorruptError
-from ...model import MERGED, BanditKey, Decision, Reward, StatsDelta
-from ..base import Adjustment, DecisionWrite
-from ..codec import LARGEST_INTEGER, control_from_text, control_text
-from ..settle import Change, CountKey, StoredReward
+from ...model import MERGED, Arrays, BanditKey, Decision, FloatArray, Reward, StatsDelta
+from ..base import ARRAYS, Adjustment, DecisionWrite
+from ..codec import control_from_text, control_text
+from ..settle import ArrayKey, Change, CountKey, StoredReward, grown
+from ..values import LARGEST_INTEGER, array_bytes, array_from_bytes
 
 IDS_PER_QUERY = 500
 
@@ -49,6 +50,15 @@ _ERASE = (
     "UPDATE bandit_decisions SET context = NULL, subject = NULL"
     " WHERE (context IS NOT NULL OR subject IS NOT NULL) AND id"
 )
+_REDACT = "UPDATE bandit_decisions SET context = ? WHERE context IS NOT NULL AND id = ?"
+_SELECT_ARRAY = (
+    "SELECT value FROM bandit_arrays WHERE bandit = ? AND version = ? AND arm = ? AND name = ?"
+)
+_WRITE_ARRAY = (
+    "INSERT INTO bandit_arrays (bandit, version, arm, name, value) VALUES (?,?,?,?,?)"
+    " ON CONFLICT (bandit, version, arm, name) DO UPDATE SET value = excluded.value"
+)
+SELECT_ARRAYS = "SELECT bandit, version, arm, name, value FROM bandit_arrays"
 _INSERT_CONTROL = "INSERT INTO bandit_control (bandit, state) VALUES (?,?)"
 _UPDATE_CONTROL = "UPDATE bandit_control SET state = ? WHERE bandit = ?"
 _SELECT_STATE = "SELECT bandit, state FROM bandit_control WHERE bandit = ?"
@@ -62,7 +72,7 @@ SELECT_DIGEST = (
 SELECT_COUNTS = "SELECT bandit, version, arm, name, value FROM bandit_counts"
 SELECT_ADJUSTMENTS = (
     "SELECT id, bandit, version, delta, seq FROM bandit_adjustments"
-    " WHERE seq > ? ORDER BY seq LIMIT ?"
+    f" WHERE seq > ? AND substr(id, 1, {len(ARRAYS)}) <> '{ARRAYS}' ORDER BY seq LIMIT ?"
 )
 _SELECT_DECISIONS = f"SELECT {_DECISION} FROM bandit_decisions WHERE "
 _SELECT_REWARDS = f"SELECT {_REWARD} FROM bandit_rewards WHERE "
@@ -158,6 +168,14 @@ def erase(ids: Sequence[str]) -> Callable[[sqlite3.Connection], int]:
     return lambda connection: connection.execute(query, ids).rowcount
 
 
+def redact(
+    contexts: Iterable[tuple[str, Mapping[str, Any] | None]],
+) -> Callable[[sqlite3.Connection], int]:
+    """Return what replaces the contexts of some decisions, and counts those that had any."""
+    values = [(None if rest is None else encode(rest), id_) for id_, rest in contexts]
+    return lambda connection: connection.executemany(_REDACT, values).rowcount
+
+
 def replace_control(
     bandit: str, text: str, expected: str | None
 ) -> Callable[[sqlite3.Connection], bool]:
@@ -238,6 +256,27 @@ def write_change(connection: sqlite3.Connection, change: Change) -> None:
         delta = encode(item.delta.counts)
         connection.execute(_INSERT_ADJUSTMENT, (item.id, item.bandit, item.version, delta))
     connection.executemany(_ADD_COUNT, _count_rows(change.counts))
+    for key, added in change.arrays.items():
+        found = connection.execute(_SELECT_ARRAY, key).fetchone()
+        stored = None if found is None else _array_of(key, found[0])
+        connection.execute(_WRITE_ARRAY, (*key, array_bytes(grown(key, stored, added))))
+
+
+def arrays_of(rows: Iterable[Row]) -> Arrays:
+    """Turn rows into arrays, by bandit and version, arm and name.
+
+    :raises StorageCorruptError: somebody wrote what is no array
+    """
+    arrays: dict[BanditKey, dict[str, dict[str, FloatArray]]] = {}
+    for *place, content in rows:
+        key = ArrayKey(*place)
+        arms = arrays.setdefault(BanditKey(key.bandit, key.version), {})
+        arms.setdefault(key.arm, {})[key.name] = _array_of(key, content)
+    return arrays
+
+
+def _array_of(key: ArrayKey, content: object) -> FloatArray:
+    return array_from_bytes(content, f"array {key.name!r} of {key.bandit!r} in bandit_arrays")
 
 
 def _count_rows(counts: dict[CountKey, float]) -> Iterator[tuple[Any, ...]]:

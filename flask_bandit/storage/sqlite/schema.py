@@ -83,6 +83,17 @@ STEPS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (bandit, version)
         )""",
     ),
+    (
+        # Not clustered either. The numbers are floats of eight bytes, the least significant first.
+        """CREATE TABLE bandit_arrays (
+            bandit TEXT NOT NULL,
+            version INTEGER NOT NULL,
+            arm TEXT NOT NULL,
+            name TEXT NOT NULL,
+            value BLOB NOT NULL,
+            PRIMARY KEY (bandit, version, arm, name)
+        )""",
+    ),
 )
 
 

@@ -10,19 +10,21 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from math import inf
+from operator import itemgetter
 from typing import Any
 
 from ...errors import ConfigurationError, StorageError
-from ...model import BanditKey, Counts, Decision, LogEntry
+from ...model import Arrays, BanditKey, Counts, Decision, LogEntry
 from ..base import (
     BanditStorage,
     Commit,
     CommitResult,
     ControlState,
     StoredDigest,
+    arrays_adjustment,
     boolean_option,
 )
-from ..codec import clean_bandit, clean_commit, clean_key, control_text
+from ..codec import clean_bandit, clean_commit, clean_contexts, clean_key, control_text
 from ..digests import digest_from_text, digest_text
 from ..locks import deadline_of
 from ..settle import settle, touched
@@ -143,6 +145,14 @@ class SQLiteBanditStorage(BanditStorage):
             arms.setdefault(arm, {})[name] = value
         return counts
 
+    def read_arrays(self, timeout: float | None = None) -> Arrays:
+        """Return the sums of all terms; see :meth:`BanditStorage.read_arrays`.
+
+        :raises StorageTimeoutError: the file was locked all the time
+        :raises StorageError: the file cannot be read
+        """
+        return rows.arrays_of(self._file.select(rows.SELECT_ARRAYS, (), deadline_of(timeout)))
+
     def get_decisions(
         self, ids: Iterable[str], timeout: float | None = None
     ) -> Mapping[str, Decision]:
@@ -200,6 +210,8 @@ class SQLiteBanditStorage(BanditStorage):
         for page in self._pages.scan(rows.SELECT_ADJUSTMENTS, "bandit_adjustments"):
             for item in rows.adjustments_of(page):
                 yield Commit(adjustments=(item,))
+        for key, arrays in self.read_arrays().items():
+            yield Commit(adjustments=(arrays_adjustment(key, arrays),))
 
     def prune(self, before: float) -> int:
         """Remove the details of old decisions, some at a time; see :meth:`BanditStorage.prune`.
@@ -234,6 +246,25 @@ class SQLiteBanditStorage(BanditStorage):
             some = wanted[start : start + rows.IDS_PER_QUERY]
             total += self._file.write(rows.erase(some), deadline)
         # Even where nothing was found: the time before may have failed at just this.
+        self._file.empty_log(deadline)
+        return total
+
+    def redact(
+        self, contexts: Mapping[str, Mapping[str, Any] | None], timeout: float | None = None
+    ) -> int:
+        """Replace contexts, and overwrite what was there; see :meth:`BanditStorage.redact`.
+
+        The write-ahead log is emptied as by :meth:`erase`.
+
+        :raises StorageTimeoutError: others wrote, or kept the log open by reading, all the time
+        :raises StorageError: a value cannot be stored, or it failed; sending it again is safe
+        """
+        deadline = deadline_of(timeout)
+        wanted = sorted(clean_contexts(contexts).items(), key=itemgetter(0))
+        total = 0
+        for start in range(0, len(wanted), rows.IDS_PER_QUERY):
+            some = wanted[start : start + rows.IDS_PER_QUERY]
+            total += self._file.write(rows.redact(some), deadline)
         self._file.empty_log(deadline)
         return total
 

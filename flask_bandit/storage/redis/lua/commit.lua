@@ -4,22 +4,28 @@
 -- The rules are those of ledger.py: decisions, then rewards, then adjustments.
 --
 -- KEYS  counts, decisions, rewards, links, waiting, adjustments (hashes), log (a stream), times
---       (a hash, see log.py)
+--       (a hash, see log.py), arrays (a hash)
 -- ARGV  how many decisions, rewards and adjustments there are, then for each
 --         decision    id, slot, delta, details      slot: bandit US version US arm
 --         reward      id, decision id, key, arm, delta, details      key: bandit US version
 --         adjustment  id, key, delta
+--       and then for each term
+--         term        "d", "r" or "a" and the number of what it is of, arm US array, "outer" or "",
+--                     numbers of 8 bytes
 --       delta is "-" for none yet, or "+" and then US arm US sum US number for each sum; the
 --       number of a sum of integers begins with "#". US is \31; no id holds control characters.
+--       Terms are added with the delta, and are not kept: where they wait, it is "-".
 -- Returns a flat list of what happened; the letters are explained in records.py.
 
-local COUNTS, DECISIONS, REWARDS, LINKS, WAITING, ADJUSTMENTS, LOG, TIMES = unpack(KEYS)
+local COUNTS, DECISIONS, REWARDS, LINKS, WAITING, ADJUSTMENTS, LOG, TIMES, ARRAYS = unpack(KEYS)
 local US, RS = "\31", "\30"
 local LARGEST = 9.2e18
 local BLOCK = 1000 -- entries of the log, as in log.py
+local MOST = 100 -- values of a call
 
 local decisions, rewards, sums, weights, lists = {}, {}, {}, {}, { [LINKS] = {}, [WAITING] = {} }
 local writes, adds, events, blocks, problem = {}, {}, {}, {}, nil
+local terms, arrays = {}, {}
 
 local function read(key, ids, found)
   for first = 1, #ids, 1000 do
@@ -116,6 +122,71 @@ local function add(key, delta)
   end
 end
 
+local function numbers_of(text)
+  local numbers = {}
+  for at = 1, #text, 8 * MOST do
+    local count = math.min((#text - at + 1) / 8, MOST)
+    local some = { struct.unpack("<" .. string.rep("d", count), text, at) }
+    for i = 1, count do
+      numbers[#numbers + 1] = some[i]
+    end
+  end
+  return numbers
+end
+
+local function text_of(numbers)
+  local parts = {}
+  for first = 1, #numbers, MOST do
+    local last = math.min(first + MOST - 1, #numbers)
+    local format = "<" .. string.rep("d", last - first + 1)
+    parts[#parts + 1] = struct.pack(format, unpack(numbers, first, last))
+  end
+  return table.concat(parts)
+end
+
+-- The upper triangle of the product of a vector with itself, by rows.
+local function product(vector)
+  local numbers = {}
+  for i = 1, #vector do
+    for j = i, #vector do
+      numbers[#numbers + 1] = vector[i] * vector[j]
+    end
+  end
+  return numbers
+end
+
+-- Work out the arrays that terms, if there are any, are added to.
+local function learn(key, more)
+  for _, term in ipairs(more or {}) do
+    local field = key .. US .. term.place
+    local known = arrays[field]
+    if not known then
+      local text = redis.call("HGET", ARRAYS, field) or ""
+      if #text % 8 ~= 0 then
+        problem = "the array " .. field .. " is not of this library"
+        return
+      end
+      known = numbers_of(text)
+      arrays[field] = known
+    end
+    local added = numbers_of(term.vector)
+    if term.outer then
+      added = product(added)
+    end
+    if #known > 0 and #known ~= #added then
+      problem = "the array " .. field .. " has " .. #known .. " numbers, and " .. #added
+        .. " were to be added; raise the bandit's version"
+      return
+    end
+    for i, number in ipairs(added) do
+      known[i] = (known[i] or 0) + number
+      if known[i] - known[i] ~= 0 then
+        problem = "the array " .. field .. " would be too large"
+      end
+    end
+  end
+end
+
 -- Note the time of a new decision, which stands first in its details, for its block of the log.
 -- Returns the block if the decision opens it, so that the place of its first entry gets known.
 local function note(place, details)
@@ -144,11 +215,17 @@ local function note(place, details)
 end
 
 local sent, given, items = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-if #ARGV ~= 3 + 4 * sent + 6 * given + 3 * items then
-  return redis.error_reply("BANDIT the commit has the wrong number of arguments")
-end
 local first_reward = 4 + 4 * sent
 local first_item = first_reward + 6 * given
+local first_term = first_item + 3 * items
+if first_term > #ARGV + 1 or (#ARGV + 1 - first_term) % 4 ~= 0 then
+  return redis.error_reply("BANDIT the commit has the wrong number of arguments")
+end
+for i = first_term, #ARGV, 4 do
+  local of, place, kind, vector = unpack(ARGV, i, i + 3)
+  terms[of] = terms[of] or {}
+  table.insert(terms[of], { place = place, outer = kind == "outer", vector = vector })
+end
 
 -- Read what the commit concerns. Reading a key of another type is an error, so all that will be
 -- written is read.
@@ -200,7 +277,9 @@ for i = 0, sent - 1 do
     writes[#writes + 1] = { "HSET", DECISIONS, id, value }
     writes[#writes + 1] = { "XADD", LOG, "*", "d", id, opens = note(length, details) }
     length = length + 1
-    add(string.match(slot, "^[^\31]*\31[^\31]*"), delta)
+    local key = string.match(slot, "^[^\31]*\31[^\31]*")
+    add(key, delta)
+    learn(key, terms["d" .. i])
     event("N", i)
   end
   for _, reward in ipairs(list(WAITING, id)) do
@@ -215,14 +294,15 @@ for i = 0, given - 1 do
   local stored = rewards[id]
   if not stored then
     rewards[id] = { number = string.format("%d", stored_rewards), decision = decision, key = key,
-      arm = arm, counted = false, delta = delta, details = details }
+      arm = arm, counted = false, delta = delta, details = details,
+      terms = terms["r" .. i] }
     stored_rewards = stored_rewards + 1
     local links = list(LINKS, decision)
     links[#links + 1] = id
     changed[id], fresh[id] = true, true
     event("R", i)
   elseif not stored.counted and delta ~= "-" then
-    stored.arm, stored.delta = arm, delta
+    stored.arm, stored.delta, stored.terms = arm, delta, terms["r" .. i]
     changed[id] = true
   end
   concern(id)
@@ -240,8 +320,12 @@ for _, id in ipairs(concerned) do
         waits[reward.decision] = true
       end
       add(reward.key, reward.delta)
+      learn(reward.key, reward.terms)
       event("C", id, reward_text(reward))
     else
+      if reward.terms then
+        reward.delta = "-"
+      end
       if fresh[id] then
         local waiting = list(WAITING, reward.decision)
         waiting[#waiting + 1] = id
@@ -276,9 +360,14 @@ if items > 0 then
       number = number + 1
       writes[#writes + 1] = { "HSET", ADJUSTMENTS, id, known[id] }
       add(key, delta)
+      learn(key, terms["a" .. i])
       event("A", i)
     end
   end
+end
+
+for field, numbers in pairs(arrays) do
+  writes[#writes + 1] = { "HSET", ARRAYS, field, text_of(numbers) }
 end
 
 if problem then
