@@ -80,15 +80,14 @@ class Bandit:
                 "on_mature"
             )
         self.policy = policy
-        self.options = _with_features(policy, Options.parse(options))
-        self.options.require_private()
-        _require_learnable_goal(policy, self.options)
+        self.options = Options.parse(options).for_policy(policy)
         self._has_own = type(self).propensities is not Bandit.propensities
         self._of_few = None if self._has_own else plain_propensities(policy)
         self._arms: dict[str, Arm] = {}
         self._is_frozen = False
         self._counts: dict[str, dict[str, float]] = {}
         self._arrays: dict[str, dict[str, FloatArray]] = {}
+        self._prepared: Prepared | None = None
         self._last: dict[str, Decision] = {}
 
     def add_arm(self, arm_id: str, value: Any = None) -> None:
@@ -113,6 +112,7 @@ class Bandit:
                 "workers agree on them"
             )
         self._arms[arm_id] = Arm(arm_id, value)
+        self._prepared = None
 
     @property
     def arms(self) -> tuple[Arm, ...]:
@@ -319,8 +319,9 @@ class Bandit:
         def chances(arms: tuple[str, ...]) -> Sequence[float]:
             if not self.is_contextual:
                 return self._policy_values(arms, self._counts)
-            prepared = self.prepare(arms, self._counts, self._arrays)
-            return self.plain(prepared.propensities(context), arms)
+            if self._prepared is None:
+                self._prepared = self.prepare(arms, self._counts, self._arrays)
+            return self.plain(self._prepared.propensities(context), arms)
 
         table = self._table(self._counts, chances)
         arm = table.draw((random if rng is None else rng).random())
@@ -365,6 +366,11 @@ class Bandit:
     def _add(self, delta: StatsDelta) -> None:
         add_counts(self._counts, delta)
         add_terms(self._arrays, delta.terms)
+        learn = getattr(self._prepared, "learn", None)
+        if learn is None:
+            self._prepared = None
+        else:
+            learn(delta)
 
     def _decision(
         self,
@@ -373,29 +379,3 @@ class Bandit:
         context: Mapping[str, Any] | None = None,
     ) -> Decision:
         return Decision("", "", 0, arm, propensities, self.policy_version, 0.0, context)
-
-
-def _with_features(policy: Any, options: Options) -> Options:
-    """Return the options with the features that a contextual policy was made with."""
-    if not getattr(policy, "contextual", False):
-        return options
-    if options.half_life is not None:
-        raise ConfigurationError(
-            f"{policy.version} cannot forget: half_life is for policies without contexts"
-        )
-    if options.features not in (None, policy.features):
-        raise ConfigurationError(
-            "the bandit and its policy have different features; give them to the policy only"
-        )
-    return replace(options, features=policy.features)
-
-
-def _require_learnable_goal(policy: PolicyProtocol, options: Options) -> None:
-    mode = options.mode(options.goal)
-    if mode != "once" and getattr(policy, "reward_range", None) is not None:
-        name = getattr(policy, "version", type(policy).__name__)
-        raise ConfigurationError(
-            f"{name} learns from one reward of each decision, and the goal {options.goal!r} counts "
-            f"as {mode!r}: let it learn from a goal that counts once, or take a bandit for any "
-            "number, such as GaussianThompsonBandit"
-        )

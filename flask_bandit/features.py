@@ -24,15 +24,15 @@ MAX_NAME = 100
 MAX_TEXT = 1000
 """Of a longer text, the rest is neither logged nor read; nor of a longer list of texts."""
 MAX_HASHED = 4096
-MAX_NUMBER = 1e100
-"""A larger number is missing: the squares of many must still be numbers."""
+MAX_NUMBER = 1e50
+"""A larger number is missing: products of several must still be numbers."""
 
 _WORD = re.compile(r"\w+")
 _FORMS = (
     "write 'numeric', a table such as {'low': 0, 'high': 120}, a list of categories such as "
     "['de', 'fr'], or {'hashed': 16} for texts"
 )
-_NUMERIC_KEYS = ("low", "high", "pivot", "indicator")
+_NUMERIC_KEYS = ("low", "high", "pivot", "scale", "indicator")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ class _Numeric:
     low: float
     high: float
     pivot: float
+    scale: float | None
     indicator: bool
 
     def labels(self, name: str) -> tuple[str, ...]:
@@ -48,6 +49,8 @@ class _Numeric:
     def spec(self) -> dict[str, Any]:
         bounds = {"low": self.low, "high": self.high}
         given = {key: bound for key, bound in bounds.items() if math.isfinite(bound)}
+        if self.scale is not None:
+            given["scale"] = self.scale
         return {**given, "pivot": self.pivot, "indicator": self.indicator}
 
     def clean(self, name: str, value: Any) -> float | None:
@@ -121,10 +124,12 @@ class Features:
 
     A spec is a mapping from a feature's name to one of these forms; the order does not matter:
 
-    ``"numeric"`` or ``{"low": 0, "high": 120, "pivot": 40, "indicator": True}``
+    ``"numeric"`` or ``{"low": 0, "high": 120, "pivot": 40, "scale": 20, "indicator": True}``
         A number. All keys are optional: a value is clipped at declared bounds, and a missing one
         is the pivot, with 1 in one more column unless ``indicator`` is ``False``. The pivot should
         be near the usual values, since sums are kept about it: the middle of the bounds, or 0.
+        Numbers are measured in their standard deviations, or in units of a declared ``scale``,
+        which is better where most are equal and few differ, such as the pixels of a picture.
     ``["de", "fr"]``
         Categories, a column each, and one for any other text. Missing: 0 in all of them.
     ``{"hashed": 16}``
@@ -143,7 +148,7 @@ class Features:
     labels: tuple[str, ...]
     """What each column means, to be shown."""
     numeric: npt.NDArray[np.bool_]
-    """Which columns hold the values of numeric features, shape (dimension,): a policy
+    """Which columns hold numbers without a declared scale, shape (dimension,): a policy
     standardises these."""
     schema: str
     """12 hexadecimal digits that tell this set of features from any other."""
@@ -182,9 +187,11 @@ class Features:
             np.array([getattr(kind, name) for _, kind in numbers], dtype=np.float64)
             for name in ("low", "high", "pivot")
         )
+        scales = [kind.scale for _, kind in numbers]
+        self._scale = np.array([1.0 if scale is None else scale for scale in scales])
         self._is_bounded = bool((np.isfinite(self._low) | np.isfinite(self._high)).any())
         self.numeric = np.zeros(self.dimension, dtype=np.bool_)
-        self.numeric[self._columns] = True
+        self.numeric[self._columns] = [scale is None for scale in scales]
         self.numeric.flags.writeable = False
 
     @classmethod
@@ -243,13 +250,13 @@ class Features:
         result = np.zeros(self.dimension + 1)
         if self._numbers:
             values = _floats([context.get(name) for name in self._numbers])
-            known = np.abs(values) <= MAX_NUMBER  # which no NaN is
-            if not known.all():
+            if not np.abs(values).max() <= MAX_NUMBER:  # which no NaN is
+                known = np.abs(values) <= MAX_NUMBER
                 result[self._indicators[~known]] = 1.0
                 values = np.where(known, values, self._pivot)
             if self._is_bounded:
                 values = np.minimum(np.maximum(values, self._low), self._high)
-            result[self._columns] = values - self._pivot
+            result[self._columns] = (values - self._pivot) / self._scale
         for name, kind, first in self._others:
             for column, value in kind.encode(context.get(name)):
                 result[first + column] += value
@@ -301,12 +308,18 @@ def _numeric(name: str, form: Mapping[str, Any]) -> _Numeric:
             f"the feature {name!r} has the pivot {pivot:g}; write a usual value of it, not below "
             "its low nor above its high"
         )
+    scale = None if form.get("scale") is None else _bound(name, "scale", form["scale"])
+    if scale is not None and not 1e-12 <= scale < math.inf:
+        raise ConfigurationError(
+            f"the feature {name!r} has the scale {scale:g}; write what a usual difference of two "
+            "values is, at least 1e-12"
+        )
     indicator = form.get("indicator", True)
     if not isinstance(indicator, bool):
         raise ConfigurationError(
             f"indicator of the feature {name!r} is {indicator!r}; write True or False"
         )
-    return _Numeric(low, high, pivot, indicator)
+    return _Numeric(low, high, pivot, scale, indicator)
 
 
 def _bound(name: str, key: str, value: Any) -> float:

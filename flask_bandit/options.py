@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from numbers import Real
 from typing import Any, TypedDict
@@ -124,8 +124,28 @@ class Options:
             )
         return cls(**{name: _PARSERS[name](name, value) for name, value in given.items()})
 
-    def require_private(self) -> None:
-        """Raise :class:`ConfigurationError` if the private features cannot be kept private."""
+    def for_policy(self, policy: Any) -> Options:
+        """Return the options with the features of a contextual policy, checked against it.
+
+        :raises ConfigurationError: the policy cannot do what the options ask for
+        """
+        options = self
+        if getattr(policy, "contextual", False):
+            if self.half_life is not None:
+                raise ConfigurationError(
+                    f"{policy.version} cannot forget: half_life is for policies without contexts"
+                )
+            if self.features not in (None, policy.features):
+                raise ConfigurationError(
+                    "the bandit and its policy have different features; give them to the policy "
+                    "only"
+                )
+            options = replace(self, features=policy.features)
+        options._require_private()
+        options._require_learnable(policy)
+        return options
+
+    def _require_private(self) -> None:
         if not self.private:
             return
         known = () if self.features is None else self.features.names
@@ -138,6 +158,16 @@ class Options:
             raise ConfigurationError(
                 "private features are kept until the reward window closes, and the bandit has "
                 "none; give it a reward_window, such as '1d'"
+            )
+
+    def _require_learnable(self, policy: Any) -> None:
+        mode = self.mode(self.goal)
+        if mode != "once" and getattr(policy, "reward_range", None) is not None:
+            name = getattr(policy, "version", type(policy).__name__)
+            raise ConfigurationError(
+                f"{name} learns from one reward of each decision, and the goal {self.goal!r} "
+                f"counts as {mode!r}: let it learn from a goal that counts once, or take a bandit "
+                "for any number, such as GaussianThompsonBandit"
             )
 
     @property

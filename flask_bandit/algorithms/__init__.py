@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from .base import Policy, PolicyProtocol
+from .base import Policy, PolicyProtocol, Prepared
 from .epsilon_greedy import AnnealingEpsilonGreedyPolicy, EpsilonGreedyPolicy
 from .exp3 import Exp3Policy
+from .linear import (
+    LinearPolicy,
+    LinEpsilonGreedyPolicy,
+    LinThompsonPolicy,
+    LinUCBPolicy,
+    SquareCBPolicy,
+)
 from .softmax import AnnealingSoftmaxPolicy, SoftmaxPolicy
 from .stochastic import NaiveStochasticPolicy
 from .thompson import GaussianThompsonPolicy, ThompsonPolicy
@@ -29,7 +36,14 @@ _BUILT_IN: tuple[type[Policy], ...] = (
 POLICIES: dict[str, type[Policy]] = {policy.name: policy for policy in _BUILT_IN}
 """Family name, as used in configuration -> class."""
 
+CONTEXTUAL_POLICIES: dict[str, type[LinearPolicy]] = {
+    policy.name: policy
+    for policy in (LinThompsonPolicy, LinUCBPolicy, SquareCBPolicy, LinEpsilonGreedyPolicy)
+}
+"""The same for the families whose first parameter is ``features``."""
+
 __all__ = [
+    "CONTEXTUAL_POLICIES",
     "POLICIES",
     "AnnealingEpsilonGreedyPolicy",
     "AnnealingSoftmaxPolicy",
@@ -37,10 +51,16 @@ __all__ = [
     "Exp3Policy",
     "GaussianThompsonPolicy",
     "KLUCBPolicy",
+    "LinEpsilonGreedyPolicy",
+    "LinThompsonPolicy",
+    "LinUCBPolicy",
+    "LinearPolicy",
     "NaiveStochasticPolicy",
     "Policy",
     "PolicyProtocol",
+    "Prepared",
     "SoftmaxPolicy",
+    "SquareCBPolicy",
     "ThompsonPolicy",
     "UCB1Policy",
     "UCBTunedPolicy",

@@ -11,10 +11,9 @@ import numpy as np
 from ..errors import ConfigurationError
 from ..model import FloatArray, Stats
 from .base import Policy, uniform
-from .winning import Posteriors, winning_probabilities
+from .winning import Posteriors, normal_posteriors, winning_probabilities
 
-_LOG_2PI = math.log(2.0 * math.pi)
-_HALF = 0.5 * _LOG_2PI
+_HALF = 0.5 * math.log(2.0 * math.pi)
 _FEW = 12
 
 
@@ -90,7 +89,7 @@ class GaussianThompsonPolicy(Policy):
         noise = max(noise, 1e-12 * spread)
         precision = 1.0 / spread + pulls / noise
         mean = (pooled / spread + reward / noise) / precision
-        return winning_probabilities(_normal_posteriors(mean, 1.0 / np.sqrt(precision)))
+        return winning_probabilities(normal_posteriors(mean, 1.0 / np.sqrt(precision)))
 
 
 def _beta_posteriors(a: FloatArray, b: FloatArray) -> Posteriors:
@@ -139,21 +138,6 @@ def _stirling(m: Any, x: Any) -> Any:
     series = 1.0 / 12.0 - square * (1.0 / 360.0 - square * (1.0 / 1260.0 - square / 1680.0))
     steps = (x + 0.5) * m.log1p(1.0 / x) + (up + 0.5) * m.log1p(1.0 / up) - 2.0
     return steps + inverse * series
-
-
-def _normal_posteriors(mean: FloatArray, scale: FloatArray) -> Posteriors:
-    def log_density(points: FloatArray, floor: float) -> tuple[FloatArray, FloatArray]:
-        precision = scale**-2.0
-        distance = floor - mean
-        constant = -0.5 * (precision * distance * distance + _LOG_2PI) - np.log(scale)
-        basis = np.empty((3, points.size))
-        np.subtract(points, floor, out=basis[1])
-        np.square(basis[1], out=basis[0])
-        basis[2] = 1.0
-        return basis.T, np.array((-0.5 * precision, -precision * distance, constant))
-
-    reach = 5.0 * scale
-    return Posteriors(scale, mean - reach, mean + reach, log_density)
 
 
 def _per_arm(formula: Callable[..., tuple[Any, ...]], *columns: FloatArray) -> FloatArray:

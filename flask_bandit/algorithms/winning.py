@@ -24,6 +24,8 @@ What they miss of a wide posterior is missing in the small chance of a narrow on
 _BLOCK = 8192
 """Most density values that are worked on at a time."""
 
+_LOG_2PI = math.log(2.0 * math.pi)
+
 _X, _W = np.polynomial.legendre.leggauss(_NODES)
 
 
@@ -54,6 +56,23 @@ class Posteriors(NamedTuple):
     low: FloatArray
     high: FloatArray
     log_density: Callable[[FloatArray, float], tuple[FloatArray, FloatArray]]
+
+
+def normal_posteriors(mean: FloatArray, scale: FloatArray) -> Posteriors:
+    """Return normal distributions; means and standard deviations have shape (K,)."""
+
+    def log_density(points: FloatArray, floor: float) -> tuple[FloatArray, FloatArray]:
+        precision = scale**-2.0
+        distance = floor - mean
+        constant = -0.5 * (precision * distance * distance + _LOG_2PI) - np.log(scale)
+        basis = np.empty((3, points.size))
+        np.subtract(points, floor, out=basis[1])
+        np.square(basis[1], out=basis[0])
+        basis[2] = 1.0
+        return basis.T, np.array((-0.5 * precision, -precision * distance, constant))
+
+    reach = 5.0 * scale
+    return Posteriors(scale, mean - reach, mean + reach, log_density)
 
 
 def winning_probabilities(posteriors: Posteriors) -> FloatArray:

@@ -198,14 +198,10 @@ class _Reader:
 
     def _obstacle(self, decision: Decision) -> str:
         """Return the reason for which a decision is left out; empty if it is not."""
-        if decision.policy_version == FORCED:
-            return "forced"
-        if decision.is_held_out or decision.policy_version == HOLDOUT:
-            return "holdout"
-        if decision.is_pruned:
-            return "pruned"
-        propensities = decision.propensities or {}
-        if not propensities.get(decision.arm) or not is_whole(propensities):
+        reason = why_no_choice(decision)
+        if reason:
+            return reason
+        if not is_whole(decision.propensities or {}):
             return "unknown"
         if decision.arm not in self._places:
             return "gone"
@@ -242,6 +238,17 @@ class _Reader:
             version=np.array([made.version for made in decisions], dtype=np.int64),
             ids=[made.id for made in decisions],
         )
+
+
+def why_no_choice(decision: Decision) -> str:
+    """Return why a decision is no policy's, as :class:`Left` calls it; empty if it is."""
+    if decision.policy_version == FORCED:
+        return "forced"
+    if decision.is_held_out or decision.policy_version == HOLDOUT:
+        return "holdout"
+    if decision.is_pruned:
+        return "pruned"
+    return "" if (decision.propensities or {}).get(decision.arm) else "unknown"
 
 
 def is_whole(propensities: Mapping[str, float]) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from ..algorithms.base import Prepared
 from ..model import FloatArray, Stats
 from .logged import Logged
 
@@ -22,14 +23,6 @@ class Fitted(Protocol):
 
     def propensities(self, stats: Stats, context: Mapping[str, Any] | None = None) -> FloatArray:
         """Return one probability per arm of ``stats.arms``, which are the eligible ones."""
-        ...
-
-
-class Prepared(Protocol):
-    """A policy with the sums that it has learned, ready to be asked often."""
-
-    def propensities(self, context: Mapping[str, Any] | None) -> FloatArray:
-        """Return one probability per arm, shape (K,)."""
         ...
 
 
@@ -50,7 +43,8 @@ def constant_target(probabilities: Sequence[float] | FloatArray) -> Target:
 def prepared_target(prepared: Prepared) -> Target:
     """Return the target that chooses as a policy does with the sums that it has learned.
 
-    :param prepared: for the same arms in the same order; it is asked about all of them
+    :param prepared: what ``prepare`` of a contextual policy returned, for the same arms in the
+        same order; it is asked about all of them
     """
 
     def target(batch: Logged) -> FloatArray:

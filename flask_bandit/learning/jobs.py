@@ -65,30 +65,30 @@ class Lease:
         if self._obstacle:
             raise JobStoppedError(self._obstacle)
 
-    def record(self, change: Callable[[ModelRecord], ModelRecord]) -> Index:
-        """Change the record of the model that is worked on.
-
-        :raises JobStoppedError: another process has taken it over
-        """
-        return self._books.update(lambda index: self._changed(index, change))
-
-    def finish(
+    def record(
         self,
-        change: Callable[[ModelRecord], ModelRecord] = lambda record: record,
+        change: Callable[[ModelRecord], ModelRecord],
         also: Callable[[Index], Index] = lambda index: index,
     ) -> ModelRecord:
-        """Say in one step what came out, and that nobody is at work any more.
+        """Change in one step the record of the model that is worked on, and all else.
 
-        :param change: of the model's record
-        :param also: of all else
         :raises JobStoppedError: another process has taken it over
         """
-        index = self._books.update(
-            lambda index: replace(also(self._changed(index, change)), job=None)
-        )
+        index = self._books.update(lambda index: also(self._changed(index, change)))
         record = index.get(self.n)
         assert record is not None
         return record
+
+    def finish(
+        self,
+        change: Callable[[ModelRecord], ModelRecord],
+        also: Callable[[Index], Index] = lambda index: index,
+    ) -> ModelRecord:
+        """Do as :meth:`record`, and say in the same step that nobody is at work any more.
+
+        :raises JobStoppedError: another process has taken it over
+        """
+        return self.record(change, lambda index: replace(also(index), job=None))
 
     def _changed(self, index: Index, change: Callable[[ModelRecord], ModelRecord]) -> Index:
         record = index.get(self.n)

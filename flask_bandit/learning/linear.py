@@ -158,14 +158,17 @@ class RidgeTrainer:
     ) -> None:
         if explore not in EXPLORE:
             raise ConfigurationError(f"explore is {explore!r}; known: {', '.join(EXPLORE)}")
-        given = {"epsilon": epsilon, "tau": tau, "gamma": gamma, "ridge": ridge}
-        for name, value in given.items():
-            least = 0.0 if name == "epsilon" else 1e-9
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if (value is not None or name != "gamma") and not (
-                is_number and least <= value <= (1.0 if name == "epsilon" else 1e9)
-            ):
-                raise ConfigurationError(f"{name} is {value!r}; write a number above 0")
+        for name, value, most in (
+            ("epsilon", epsilon, 1.0),
+            ("tau", tau, 1e9),
+            ("gamma", 1.0 if gamma is None else gamma, 1e9),
+            ("ridge", ridge, 1e9),
+        ):
+            # Written so that a NaN fails.
+            if isinstance(value, (str, bool)) or not 0.0 < value <= most:
+                raise ConfigurationError(
+                    f"{name} is {value!r}; write a number above 0, at most {most:g}"
+                )
         self._explore, self._ridge = explore, ridge
         self._amounts = {"epsilon_greedy": epsilon, "softmax": tau, "square_cb": gamma}
 

@@ -185,7 +185,8 @@ def _clean_term(term: Term) -> Term:
     largest = max(map(abs, vector))
     if term.outer and not isfinite(largest * largest):
         raise StorageError(f"The square of {largest!r}, for the {what}, is too large for a float.")
-    return Term(clean_name(term.arm, "arm id"), clean_name(term.name, "name"), vector, bool(term.outer))
+    arm, name = clean_name(term.arm, "arm id"), clean_name(term.name, "name")
+    return Term(arm, name, vector, bool(term.outer))
 
 
 def _clean_row(row: Mapping[str, float], what: str) -> dict[str, float]:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+import numpy as np
+
 from ..errors import StorageError
 from ..model import (
     Arrays,
@@ -21,7 +23,6 @@ from ..model import (
     StatsDelta,
     Term,
     add_counts,
-    add_terms,
 )
 from .base import Adjustment, Commit, DecisionWrite, RewardWrite
 
@@ -87,7 +88,7 @@ class Ledger:
 
         Applying it gives the same state as applying all of ``commit``.
 
-        :raises StorageError: it has terms that are longer or shorter than the arrays
+        :raises StorageError: it has terms that do not fit the arrays
         """
         decisions: dict[str, DecisionWrite] = {}
         for write in commit.decisions:
@@ -102,7 +103,7 @@ class Ledger:
             tuple(self._effective_rewards(commit.rewards, decisions)),
             tuple(adjustments.values()),
         )
-        self._require_lengths(effective)
+        self._require_fitting(effective)
         return effective
 
     def _effective_rewards(
@@ -135,15 +136,16 @@ class Ledger:
             return self.decisions.get(decision_id)
         return Slot(made.decision.key, made.decision.arm)
 
-    def _require_lengths(self, effective: Commit) -> None:
-        """Refuse terms that do not fit the arrays, before anything is changed."""
-        lengths: dict[tuple[BanditKey, str, str], int] = {}
+    def _require_fitting(self, effective: Commit) -> None:
+        """Refuse terms that cannot be added to the arrays, before anything is changed."""
+        tried: dict[BanditKey, dict[str, dict[str, FloatArray]]] = {}
         for key, delta in _increments(effective):
-            for term in delta.terms:
-                known = self.arrays.get(key, {}).get(term.arm, {}).get(term.name)
-                place, length = (key, term.arm, term.name), _length(term)
-                if length != lengths.setdefault(place, length if known is None else known.size):
-                    raise wrong_length(term.arm, term.name, lengths[place], length)
+            if delta.terms:
+                arms = self.arrays.get(key, {})
+                _add_terms(
+                    tried.setdefault(key, {arm: dict(row) for arm, row in arms.items()}),
+                    delta.terms,
+                )
 
     def apply(self, commit: Commit, whole: Commit | None = None) -> Outcome:
         """Add a clean commit to the state: decisions first, then rewards, then adjustments.
@@ -222,7 +224,7 @@ class Ledger:
 
     def _add(self, key: BanditKey, delta: StatsDelta, outcome: Outcome) -> None:
         if delta.terms:
-            add_terms(self.arrays.setdefault(key, {}), delta.terms)
+            _add_terms(self.arrays.setdefault(key, {}), delta.terms)
         # A decision that stands for another one is no reason to name its bandit.
         if delta.counts:
             add_counts(self.counts.setdefault(key, {}), delta)
@@ -305,23 +307,50 @@ def _increments(commit: Commit) -> Iterator[tuple[BanditKey, StatsDelta]]:
         yield BanditKey(item.bandit, item.version), item.delta
 
 
-def _length(term: Term) -> int:
-    """Return how many numbers a term adds."""
-    count = len(term.vector)
-    return count * (count + 1) // 2 if term.outer else count
+def _add_terms(arrays: dict[str, dict[str, FloatArray]], terms: Iterable[Term]) -> None:
+    for term in terms:
+        row = arrays.setdefault(term.arm, {})
+        # In a new place: what was read before does not change.
+        row[term.name] = total(term.arm, term.name, row.get(term.name), term.expanded())
 
 
-def wrong_length(arm: str, name: str, stored: int, added: int) -> StorageError:
-    """Make the error for a term that does not fit its array."""
-    return StorageError(
-        f"The array {name!r} of arm {arm!r} has {stored} numbers, and {added} were to be added;"
-        " nothing was stored. Features of another number need a name of their own."
-    )
+def total(arm: str, name: str, stored: FloatArray | None, added: FloatArray) -> FloatArray:
+    """Return the sum of an array, if there is one, and what is added to it.
+
+    :raises StorageError: they are not of one length, or the sum is too large for a float
+    """
+    if stored is None:
+        return added
+    if stored.shape != added.shape:
+        raise StorageError(
+            f"The array {name!r} of arm {arm!r} has {stored.size} numbers, and {added.size} were to"
+            " be added. Nothing was stored: other features need another name or version."
+        )
+    with np.errstate(over="ignore"):
+        result: FloatArray = stored + added
+    if not np.isfinite(result).all():
+        raise StorageError(
+            f"The array {name!r} of arm {arm!r} would be too large for floats. Nothing was stored:"
+            " scale the features down."
+        )
+    return result
 
 
 def counts_only(delta: StatsDelta) -> StatsDelta:
     """Return what is kept of an increment once it was added."""
     return StatsDelta(delta.counts) if delta.terms else delta
+
+
+def without_terms(commit: Commit) -> Commit:
+    """Return what is kept of a commit once it was applied."""
+    return Commit(
+        tuple(replace(made, delta=counts_only(made.delta)) for made in commit.decisions),
+        tuple(
+            replace(given, delta=None if given.delta is None else counts_only(given.delta))
+            for given in commit.rewards
+        ),
+        tuple(replace(item, delta=counts_only(item.delta)) for item in commit.adjustments),
+    )
 
 
 def is_logged(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..model import Decision, FloatArray, Reward, StatsDelta
 from .base import Adjustment, Commit, CommitResult, DecisionWrite, RewardWrite
-from .ledger import Ledger, Waiting, counts_only, wrong_length
+from .ledger import Ledger, Waiting, counts_only, total
 
 
 class CountKey(NamedTuple):
@@ -119,7 +119,7 @@ def settle(
     :param rewards: the stored ones among ``touched(commit).rewards``, and those not counted whose
         decision is among ``touched(commit).sent``
     :param adjustments: the stored ones among ``touched(commit).adjustments``
-    :raises StorageError: terms of this commit are not of one length
+    :raises StorageError: terms of this commit for one array are not of one length
     """
     ledger = Ledger()
     for decision in decisions.values():
@@ -163,13 +163,10 @@ def settle(
 def grown(key: ArrayKey, stored: FloatArray | None, added: FloatArray) -> FloatArray:
     """Return the array to write in the place of the stored one.
 
-    :raises StorageError: they are not of one length
+    :param stored: ``None`` where there is none yet
+    :raises StorageError: they are not of one length, or the sum is too large for a float
     """
-    if stored is None:
-        return added
-    if stored.shape != added.shape:
-        raise wrong_length(key.arm, key.name, stored.size, added.size)
-    return stored + added
+    return total(key.arm, key.name, stored, added)
 
 
 def _add_rewards(
@@ -203,8 +200,8 @@ def _array_sums(
     sums: dict[ArrayKey, FloatArray] = {}
     for (bandit, version), delta in applied:
         for term in delta.terms:
-            key = ArrayKey(bandit, version, term.arm, term.name)
-            sums[key] = grown(key, sums.get(key), term.expanded())
+            key, added = ArrayKey(bandit, version, term.arm, term.name), term.expanded()
+            sums[key] = grown(key, sums.get(key), added)
     return dict(sorted(sums.items()))
 
 

@@ -477,7 +477,9 @@ class ArraysTests:
         storage.close()
         storage = self.make_storage(tmp_path)
         total = storage.read_arrays()[KEY]["green"]["s:xx"]
-        assert total.tolist() == [a + b for a, b in zip(expected[KEY]["green"]["s:xx"], YY, strict=True)]
+        assert total.tolist() == [
+            a + b for a, b in zip(expected[KEY]["green"]["s:xx"], YY, strict=True)
+        ]
         storage.close()
 
     def test_redact_replaces_contexts(self, storage: BanditStorage) -> None:

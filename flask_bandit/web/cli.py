@@ -14,6 +14,7 @@ from ..migration import flask_mab_adjustments
 from ..storage.base import Commit
 from .cli_data import db_cli, export, import_, opened_storage, prune, reread, storage_cli
 from .cli_life import COMMANDS
+from .cli_replay import replay_command
 from .cli_report import report_command
 from .cli_simulate import simulate_command
 from .cli_subject import subject_cli
@@ -26,6 +27,7 @@ for command in (
     export,
     import_,
     prune,
+    replay_command,
     report_command,
     reread,
     simulate_command,

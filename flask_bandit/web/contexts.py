@@ -1,6 +1,7 @@
 """The context of a choice: asked for, and checked so that nothing a visitor sends breaks a page.
 
-In debug, what is wrong is raised. Otherwise it is logged once, and the choice goes on with the rest.
+In debug, what is wrong is raised. Otherwise it is logged once, and the choice goes on with what
+can be used.
 """
 
 from __future__ import annotations

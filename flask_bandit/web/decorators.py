@@ -15,6 +15,7 @@ from flask import Response, current_app, redirect, request, url_for
 
 from ..engine import logger
 from ..errors import ConfigurationError
+from .contexts import Context
 from .earned import RewardRule
 from .request import request_state, suggest_arm_for
 
@@ -48,14 +49,23 @@ class Mark:
     goal: str | None = None
 
 
-def choose_arm(bandit: str, *, arg: str | None = None) -> Callable[[View], View]:
+def choose_arm(
+    bandit: str,
+    *,
+    arg: str | None = None,
+    context: Callable[[], Context | None] | None = None,
+) -> Callable[[View], View]:
     """Pass the value of the visitor's arm to a view, as a keyword argument.
 
     Put it below ``@app.route``. Any number of them may be chained.
 
     :param bandit: the bandit's registered name
     :param arg: the argument's name; the bandit's name if left out
-    :raises ConfigurationError: the bandit's name is no Python identifier and ``arg`` is missing
+    :param context: a function without arguments, called inside the request: it returns what is
+        known at this choice, a mapping of the bandit's features; the bandit's option ``context``
+        if left out. The first choice of a request decides
+    :raises ConfigurationError: the bandit's name is no Python identifier and ``arg`` is missing,
+        or ``context`` is no function
     """
     _require_name("@choose_arm", bandit)
     name = bandit if arg is None else arg
@@ -64,12 +74,17 @@ def choose_arm(bandit: str, *, arg: str | None = None) -> Callable[[View], View]
             f"the bandit {bandit!r} cannot name an argument of the view; write "
             f"@choose_arm({bandit!r}, arg='some_name')"
         )
+    if context is not None and not callable(context):
+        raise ConfigurationError(
+            f"@choose_arm({bandit!r}, context={context!r}): give a function without arguments, "
+            "which is called in each request"
+        )
 
     def decorator(view: View) -> View:
         def choose(kwargs: dict[str, Any]) -> dict[str, Any]:
             if name in kwargs:
                 raise ConfigurationError(_conflict(view, name, bandit))
-            return {**kwargs, name: suggest_arm_for(bandit)[1]}
+            return {**kwargs, name: suggest_arm_for(bandit, context=context)[1]}
 
         if iscoroutinefunction(view):
 

@@ -75,12 +75,10 @@ class Earned:
         """Sum of all parts, whether or not their rules will accept the response."""
         return sum(value for value, _ in self.parts)
 
-    def judged(self, key: EarnedKey, response: Response) -> Reward | None:
-        """Return the reward for the parts whose rules accept the response, if there are any."""
+    def judged(self, response: Response) -> float | None:
+        """Return the sum of the parts whose rules accept the response, if there are any."""
         accepted = [value for value, rule in self.parts if _accepts(rule, response)]
-        if not accepted:
-            return None
-        return reward_for(self.decision, key, sum(accepted))
+        return sum(accepted) if accepted else None
 
 
 def reward_for(decision: Decision, key: EarnedKey, value: float) -> Reward:

@@ -8,6 +8,7 @@ from typing import Any
 from flask import Response
 
 from ..errors import ConfigurationError
+from .contexts import ContextSource
 from .state import AppState
 from .tokens import token_of
 from .visit import Visit
@@ -41,12 +42,15 @@ class SubjectVisit:
         if kind is None and visit is not None:
             visit.finish(Response())
 
-    def choose(self, name: str) -> tuple[str, Any]:
+    def choose(self, name: str, *, context: ContextSource = None) -> tuple[str, Any]:
         """Return the user's arm of a bandit as (id, value), assigning one if there is none.
 
+        Where the bandit is not sticky, each visit has a choice of its own.
+
+        :param context: what is known at this choice, see :func:`~flask_bandit.suggest_arm_for`
         :raises UnknownBanditError: no bandit has that name
         """
-        arm = self._running.choose(name)
+        arm = self._running.choose(name, context)
         return arm, self._state.arm_value(name, arm)
 
     def reward(
@@ -55,12 +59,12 @@ class SubjectVisit:
         """Reward the arm that the user holds; see :func:`flask_bandit.reward`."""
         return self._running.reward(name, value, goal=goal, event=event)
 
-    def token(self, name: str, goal: str | None = None) -> str:
+    def token(self, name: str, goal: str | None = None, *, context: ContextSource = None) -> str:
         """Return a token that rewards the user's arm later, as for a link in a mail.
 
         See :meth:`~flask_bandit.BanditMiddleware.reward_token`.
         """
-        return token_of(self._running, name, goal)
+        return token_of(self._running, name, goal, context)
 
     @property
     def _running(self) -> Visit:

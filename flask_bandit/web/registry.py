@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
+from inspect import signature
 from typing import Any
 
+from ..algorithms import POLICIES
 from ..bandits import Bandit
 from ..errors import ConfigurationError, UnknownBanditError
+from ..features import Features
 from ..options import BANDIT_OPTIONS, is_clean
-from ..plugins import import_object, nearest, policy_from_name
+from ..plugins import POLICY_GROUP, import_object, nearest, policy_from_name
 
 
 class BanditRegistry(Mapping[str, Bandit]):
@@ -17,6 +21,8 @@ class BanditRegistry(Mapping[str, Bandit]):
     def __init__(self) -> None:
         self._bandits: dict[str, Bandit] = {}
         self._frozen = False
+        self.told_of_contexts: set[tuple[str, type[Exception]]] = set()
+        """What the log has said about contexts, by bandit and kind of error."""
 
     def __getitem__(self, name: str) -> Bandit:
         if name not in self._bandits:
@@ -116,8 +122,11 @@ def declared_bandit(name: str, table: Any) -> Bandit:
             f"{where} needs arms: a table of values by id, or a list of ids that are the values"
         )
     try:
-        if "targeting" in options:
-            options["targeting"] = _arm_value(options["targeting"])
+        for function in ("targeting", "context"):
+            if function in options:
+                options[function] = _arm_value(options[function])
+        if "features" in options and _takes_features(algorithm):
+            params["features"] = options["features"] = Features.parse(options["features"])
         bandit = Bandit(policy_from_name(algorithm, params), **options)
         for arm, value in (
             arms.items() if isinstance(arms, Mapping) else zip(arms, arms, strict=True)
@@ -126,6 +135,17 @@ def declared_bandit(name: str, table: Any) -> Bandit:
     except ConfigurationError as error:
         raise ConfigurationError(f"{where}: {error}") from error
     return bandit
+
+
+def _takes_features(algorithm: str) -> bool:
+    """Return whether a policy is made with the features of its bandit."""
+    points = entry_points(group=POLICY_GROUP, name=algorithm)
+    if "." in algorithm or ":" in algorithm:
+        found = import_object(algorithm)
+    else:
+        found = POLICIES.get(algorithm) or next((point.load() for point in points), None)
+    # What is no class is told by whoever makes the policy.
+    return isinstance(found, type) and "features" in signature(found).parameters
 
 
 def _arm_value(value: Any) -> Any:

@@ -16,6 +16,7 @@ from ..engine import logger
 from ..errors import ConfigurationError
 from ..plugins import nearest
 from .assignments import CookieContent
+from .contexts import ContextSource
 from .identity import Subject, subject_of
 from .state import AppState, app_state
 from .visit import Visit
@@ -146,16 +147,19 @@ def current_request_state(state: AppState, request: Request) -> RequestState | N
     return found if found is not None and found.request is request else None
 
 
-def suggest_arm_for(name: str) -> tuple[str, Any]:
+def suggest_arm_for(name: str, *, context: ContextSource = None) -> tuple[str, Any]:
     """Return the visitor's arm of a bandit as (id, value), assigning one if there is none.
 
     The inline twin of :func:`~flask_bandit.choose_arm`.
 
     :param name: the bandit's registered name
+    :param context: what is known at this choice, a mapping of the bandit's features or a function
+        that returns one; the bandit's option ``context`` if left out. The first choice of a
+        request decides
     :raises UnknownBanditError: no bandit has that name
     """
     current = request_state()
-    arm = current.choose(name)
+    arm = current.choose(name, context)
     return arm, current.state.arm_value(name, arm)
 
 

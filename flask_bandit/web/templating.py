@@ -7,23 +7,24 @@ from typing import Any
 from flask import Flask
 from jinja2 import Environment
 
+from .contexts import ContextSource
 from .request import suggest_arm_for
 from .tokens import reward_token
 
 
-def bandit_arm(name: str) -> Any:
+def bandit_arm(name: str, context: ContextSource = None) -> Any:
     """Return the value of the visitor's arm of a bandit."""
-    return suggest_arm_for(name)[1]
+    return suggest_arm_for(name, context=context)[1]
 
 
-def bandit_arm_id(name: str) -> str:
+def bandit_arm_id(name: str, context: ContextSource = None) -> str:
     """Return the id of the visitor's arm of a bandit, as for a class of a style sheet."""
-    return suggest_arm_for(name)[0]
+    return suggest_arm_for(name, context=context)[0]
 
 
-def bandit_token(name: str, goal: str | None = None) -> str:
+def bandit_token(name: str, goal: str | None = None, context: ContextSource = None) -> str:
     """Return the token that rewards the visitor's arm later; empty for those not counted."""
-    return reward_token(name, goal=goal)
+    return reward_token(name, goal=goal, context=context)
 
 
 TEMPLATE_GLOBALS = {

@@ -21,6 +21,7 @@ from ..control import ARCHIVED
 from ..errors import StorageError, TokenError
 from ..model import HELD_OUT, Decision
 from . import signals
+from .contexts import ContextSource
 from .earned import earned_key, goal_of, reward_for
 from .request import current_request_state, request_state
 from .state import AppState
@@ -138,16 +139,21 @@ def codec_of(state: AppState) -> TokenCodec:
     return TokenCodec(config["SECRET_KEY"], tuple(config.get("SECRET_KEY_FALLBACKS") or ()))
 
 
-def token_of(visit: Visit, name: str, goal: str | None = None) -> str:
+def token_of(
+    visit: Visit, name: str, goal: str | None = None, context: ContextSource = None
+) -> str:
     """Return a token for the visitor's arm, empty where nothing is counted."""
     state = visit.state
     goal = goal_of(state.bandits[name], goal)
-    visit.choose(name)
+    visit.choose(name, context)
     if visit.is_forgotten or visit.verdict.counting is Counting.UNCOUNTED:
         return ""
-    if visit.shown[name].how not in ("decided", "remembered", "prefetch"):
+    how = visit.shown[name].how
+    if how not in ("decided", "remembered", "prefetch"):
         return ""
-    decision = visit.held_decision(name)
+    if how == "prefetch" and not visit.is_sticky(name):
+        return ""
+    decision = visit.settled_decision(name)
     if decision is None or (decision.subject is not None and decision.propensities is not None):
         # What a prefetch shows a user may be another device's decision by the time it is stored.
         return ""
@@ -156,18 +162,20 @@ def token_of(visit: Visit, name: str, goal: str | None = None) -> str:
     return codec_of(state).dumps(token)
 
 
-def reward_token(name: str, *, goal: str | None = None) -> str:
+def reward_token(name: str, *, goal: str | None = None, context: ContextSource = None) -> str:
     """Return a token that rewards this visitor's arm later, from a job, a webhook or JavaScript.
 
     It lives for ``MAB_TOKEN_TTL`` and is brought back to :meth:`BanditMiddleware.reward_by_token`.
-    The arm is chosen if the visitor holds none.
+    The arm is chosen if the visitor holds none. Where the bandit is not sticky, the token is for
+    this request's choice, which is stored at once, whatever the response will be.
 
     :param name: the bandit's registered name
     :param goal: what the token rewards; the bandit's own goal if left out
+    :param context: for the choice, see :func:`~flask_bandit.suggest_arm_for`
     :return: empty if this visitor is not counted, as a robot or while the storage is down
     :raises UnknownBanditError: no bandit has that name
     """
-    return token_of(request_state(), name, goal)
+    return token_of(request_state(), name, goal, context)
 
 
 def reward_by_token(state: AppState, text: str, value: float, goal: str | None, event: str) -> bool:

@@ -5,20 +5,28 @@ A request is a visit with a cookie (:mod:`.request`); outside of one there is a 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from flask import Response
 
 from ..bandits import Bandit
 from ..engine import forced_arms, logger
 from ..errors import LateChoiceError
 from ..forcing import require_known
-from ..model import Decision, Reward
+from ..hashing import hash_decision
+from ..model import HELD_OUT, Decision, Reward
+from ..storage.base import CommitResult
 from .admission import Shown, common_arm, refusal
 from .assignments import Assignment, new_visitor
-from .earned import Earned, EarnedKey, RewardRule, earned_key, on_success
+from .contexts import Context, ContextSource, context_of
+from .earned import Earned, EarnedKey, RewardRule, earned_key, on_success, reward_for
 from .holding import Holder
 from .identity import StorageAwayError, Subject
 from .state import AppState
 from .visitors import Counting
+
+NUMBERS_TRIED = 12
+"""How many numbers a choice tries that other requests of the visitor may have taken."""
 
 
 class Visit(Holder):
@@ -27,7 +35,9 @@ class Visit(Holder):
     def __init__(self, state: AppState, subject: Subject | None = None) -> None:
         super().__init__(state, subject)
         self.shown: dict[str, Shown] = {}
-        self._earned: dict[EarnedKey, Earned] = {}
+        self.contexts: dict[str, Context | None] = {}
+        """bandit -> what its arm was drawn by, where one was drawn"""
+        self._earned: dict[tuple[str, EarnedKey], Earned] = {}
         self._decisions: dict[str, Decision] = {}
         require_known(forced_arms.get({}), state.bandits)
 
@@ -40,9 +50,10 @@ class Visit(Holder):
         """Return the arm that the visitor asks to see, if that is allowed."""
         return None
 
-    def choose(self, name: str) -> str:
+    def choose(self, name: str, context: ContextSource = None) -> str:
         """Return the id of the visitor's arm, assigning one if there is none.
 
+        :param context: of the first choice in a visit, which decides; later ones give the same arm
         :raises UnknownBanditError: no bandit has that name
         :raises LateChoiceError: in debug, if the response's headers are already on their way
         """
@@ -50,7 +61,7 @@ class Visit(Holder):
         shown = self.shown.get(name)
         if shown is None:
             _ = self.cookie
-            shown = self.shown[name] = self._show(name, bandit)
+            shown = self.shown[name] = self._show(name, bandit, context)
         return shown.arm
 
     def reward(
@@ -88,7 +99,7 @@ class Visit(Holder):
         if self.forced(name) not in (None, decision.arm):
             self.outcomes[name] = "not counted: forced"
             return False
-        earned = self._earned.setdefault(key, Earned(decision))
+        earned = self._earned.setdefault((decision.id, key), Earned(decision))
         bandit.check_reward(earned.total + value, key.goal)
         earned.parts.append((value, rule))
         return True
@@ -123,14 +134,20 @@ class Visit(Holder):
         if self.verdict.counting is not Counting.COUNTED:
             self._store([], [])
             return
-        rewards = self._accepted_rewards(response)
-        rewarded = {reward.bandit for reward in rewards}
+        accepted = self._accepted(response)
+        rewarded = {earned.decision.id for earned, _, _ in accepted}
         decisions = [
             decision
-            for name, decision in self._decisions.items()
-            if name in rewarded or not 400 <= response.status_code < 500
+            for decision in self._decisions.values()
+            if decision.id in rewarded or not 400 <= response.status_code < 500
         ]
-        self._store(decisions, rewards)
+        # A reward needs the id that its decision gets in the end.
+        first = [d for d in decisions if d.id in rewarded and not self.is_sticky(d.bandit)]
+        if first and not self._store(first, []):
+            accepted = [found for found in accepted if found[0].decision not in first]
+        rest = [decision for decision in decisions if decision not in first]
+        rewards = [reward_for(earned.decision, key, value) for earned, key, value in accepted]
+        self._store(rest, rewards)
         self._close_windows()
 
     def forget(self) -> bool:
@@ -142,7 +159,9 @@ class Visit(Holder):
             return False
         self.is_forgotten = True
         cookie, subject = self.cookie, self.subject
-        ids = {row.decision_id(cookie.visitor, n) for n, row in cookie.assignments.items()}
+        ids: set[str] = set()
+        for name, row in cookie.assignments.items():
+            ids |= row.decision_ids(cookie.visitor, name)
         if subject is not None:
             # Each decision has left a pull, also where the code has the bandit no more.
             counted = self.state.engine.counts(self.attempt)
@@ -155,12 +174,15 @@ class Visit(Holder):
                 return False
         return self.state.engine.erase(ids, self.attempt)
 
-    def _show(self, name: str, bandit: Bandit) -> Shown:
+    def _show(self, name: str, bandit: Bandit, context: ContextSource) -> Shown:
         shown = common_arm(self, name, bandit)
         if shown is None:
             try:
                 held = self._held(name)
-                shown = self._new(name, bandit) if held is None else self._remembered(name, held)
+                if held is not None and bandit.is_sticky:
+                    shown = self._remembered(name, held)
+                else:
+                    shown = self._new(name, bandit, context, takes_part=held is not None)
             except StorageAwayError:
                 shown = Shown(bandit.arm_ids[0], "outage")
         self._note(name, shown.how)
@@ -189,31 +211,37 @@ class Visit(Holder):
             self._decisions[name] = self._decision_behind(name, held)
         return Shown(held.arm, "remembered")
 
-    def _new(self, name: str, bandit: Bandit) -> Shown:
+    def _new(self, name: str, bandit: Bandit, context: ContextSource, *, takes_part: bool) -> Shown:
         control_arm = bandit.arm_ids[0]
         if self.is_committed:
             self._too_late(f"choosing {name!r}")
             return Shown(control_arm, "control")
         if self.is_forgotten:
             return Shown(control_arm, "forgotten")
-        reason = refusal(self, name, bandit)
+        reason = None if takes_part else refusal(self, name, bandit)
         if reason is not None:
             return Shown(control_arm, reason)
-        counting = self.verdict.counting
-        if self._is_over_limit:
+        if not takes_part and self._is_over_limit:
             return Shown(control_arm, "limit")
-        decision = self._drawn(name)
+        decision = self._drawn(name, context_of(self.state, name, context))
         if decision is None:
-            is_counted = counting is Counting.COUNTED
+            is_counted = self.verdict.counting is Counting.COUNTED
             return Shown(control_arm, "outage" if is_counted else self.verdict.reason)
+        return self._noted(name, decision, bandit)
+
+    def _noted(self, name: str, decision: Decision, bandit: Bandit) -> Shown:
+        """Keep a decision as far as it counts."""
+        counting = self.verdict.counting
         if counting is Counting.UNCOUNTED:
             return Shown(decision.arm, self.verdict.reason)
         if self.is_on_error_page:
             return Shown(decision.arm, "error_page")
         if counting is Counting.PENDING:
-            self._assign(decision, pending=True)
+            # The context is in no cookie, and by the next request it is another one.
+            if bandit.is_sticky and bandit.features is None:
+                self._assign(decision, pending=True)
             return Shown(decision.arm, "prefetch")
-        if self.subject is None:
+        if self.subject is None or not bandit.is_sticky:
             self._decisions[name] = decision
             return Shown(decision.arm, "decided")
         # At once: whatever device or worker is first, all of them show the arm that is stored.
@@ -228,39 +256,60 @@ class Visit(Holder):
         would_count = self.verdict.counting is Counting.COUNTED and not self.is_ending
         return would_count and not self.within_limit()
 
-    def _drawn(self, name: str) -> Decision | None:
+    def _drawn(self, name: str, context: Context | None) -> Decision | None:
         subject, cookie = self.subject, self.cookie
-        if subject is None:
+        self.contexts[name] = context
+        is_cookies = subject is None or not self.is_sticky(name)
+        if is_cookies:
             held = cookie.assignments.get(name)
-            # An assignment of this version that is not remembered names an arm that was removed.
+            # An assignment of this version that is not remembered names an arm that was removed,
+            # or one of a bandit that draws anew each time.
             removed = held is not None and held.version == self.control(name).version
             self._reassigned[name] = held.reassigned + 1 if held is not None and removed else 0
             cookie.visitor = cookie.visitor or new_visitor()
         return self.state.engine.decide(
             name,
-            cookie.visitor if subject is None else subject.pseudonym,
+            cookie.visitor if subject is None or is_cookies else subject.pseudonym,
             self.attempt,
             reassigned=self._reassigned.get(name, 0),
             subject=None if subject is None else subject.pseudonym,
+            context=context,
         )
 
-    def _accepted_rewards(self, response: Response) -> list[Reward]:
-        rewards = []
-        for key, earned in self._earned.items():
-            reward = earned.judged(key, response)
-            if reward is None:
+    def _accepted(self, response: Response) -> list[tuple[Earned, EarnedKey, float]]:
+        """Return what has earned something now, for what, and how much."""
+        found = []
+        for (_, key), earned in self._earned.items():
+            value = earned.judged(response)
+            if value is None:
                 self.outcomes[key.bandit] = (
                     f"not rewarded: the response is a {response.status_code}"
                 )
             else:
-                rewards.append(reward)
-        return rewards
+                found.append((earned, key, value))
+        return found
 
-    def _store(self, decisions: list[Decision], rewards: list[Reward]) -> None:
-        """Store what the visit ends with, and what others were not counted for."""
+    def settled_decision(self, name: str) -> Decision | None:
+        """Return the decision behind the visitor's arm, under the id that it has for good.
+
+        Where the bandit is not sticky, it is stored for that.
+
+        :return: ``None`` if there is none, or it could not be stored
+        """
+        decision = self._decisions.get(name)
+        if decision is None or self.is_sticky(name):
+            return self.held_decision(name)
+        is_stored = not self.is_committed and self._store([decision], [])
+        return self.held_decision(name) if is_stored else None
+
+    def _store(self, decisions: list[Decision], rewards: list[Reward]) -> bool:
+        """Store what the visit ends with, and what others were not counted for.
+
+        :return: False if the storage is down
+        """
         skipped = self.state.tally.due()
         if not decisions and not rewards and not skipped:
-            return
+            return True
         result = self.state.engine.commit(decisions, rewards, self.attempt, skipped)
         if result is None:
             self.state.tally.put_back(skipped)
@@ -268,11 +317,51 @@ class Visit(Holder):
                 self.state.tally.note(decision.bandit, decision.version, "outage")
             for reward in rewards:
                 self.outcomes[reward.bandit] = "not recorded: the storage is down"
-            return
-        for decision in decisions:
-            self._assign(result.decisions[decision.id])
-            self.state.digester.poke(decision.bandit)
+            return False
         self._announce(result, rewards)
+        is_stored = True
+        for decision in decisions:
+            if self.is_sticky(decision.bandit):
+                self._assign(result.decisions[decision.id])
+            else:
+                is_stored &= self._number(decision, result)
+            self.state.digester.poke(decision.bandit)
+        return is_stored
+
+    def _number(self, decision: Decision, result: CommitResult) -> bool:
+        """See to it that a decision of a bandit that is not sticky is stored under its own id.
+
+        Other requests of the visitor at the same time count from the same number.
+
+        :param result: of the commit that tried it first
+        :return: False if the storage failed, or no number was free
+        """
+        name, sent = decision.bandit, decision
+        for step in range(NUMBERS_TRIED):
+            stored = result.decisions[sent.id]
+            # The same request, sent again, is no decision of its own.
+            is_same = (stored.arm, stored.context) == (sent.arm, sent.context)
+            if sent.id in result.new or is_same:
+                self._assign(stored)
+                del self._decisions[name]
+                for earned in self._earned.values():
+                    if earned.decision.id == decision.id:
+                        earned.decision = stored
+                return True
+            # In growing steps: the cookie may have lost count, and be far behind.
+            self._reassigned[name] += 2**step
+            ending = HELD_OUT if decision.is_held_out else ""
+            id_, _ = hash_decision(
+                self.cookie.visitor, name, decision.version, self._reassigned[name]
+            )
+            sent = replace(decision, id=id_ + ending)
+            again = self.state.engine.commit([sent], [], self.attempt)
+            if again is None:
+                break
+            self._announce(again, [])
+            result = again
+        self.state.tally.note(name, decision.version, "outage")
+        return False
 
     def _close_windows(self) -> None:
         for name in self.shown:

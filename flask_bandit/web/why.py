@@ -5,10 +5,11 @@ For the debug panel. Reads what is stored and what the engine knows, and counts 
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ..bandits import Bandit
 from ..control import RUNNING
@@ -21,6 +22,9 @@ from .visit import Visit
 _DRAWN = frozenset({"decided", "prefetch", "head", "bot", "network", "filter", "error_page"})
 _HELD = frozenset({"decided", "prefetch", "remembered", "forced", "limit"})
 """Where a decision may be behind the arm, if only by the cookie."""
+
+LONGEST_CONTEXT = 1000
+"""Letters of a context that are shown."""
 
 Tables: TypeAlias = Mapping[str, DrawTable | None]
 """Bandit -> what an arm of it was drawn from; ``None`` while the storage is down."""
@@ -60,7 +64,7 @@ def tables_of_draws(visit: Visit) -> Tables:
     To be asked before the visit's commit, which adds to the counts.
     """
     return {
-        name: visit.state.engine.table(name, visit.attempt)
+        name: visit.state.engine.table(name, visit.attempt, visit.contexts.get(name))
         for name, shown in visit.shown.items()
         # A robot that has not consented was not drawn for either.
         if shown.how in _DRAWN and visit.has_consent
@@ -116,12 +120,15 @@ class _Explanation:
         self._bandit: Bandit = visit.state.bandits[name]
         self._decision, self._table = decision, table
         self._is_drawn = table is not None
+        self._context = visit.contexts.get(name) if decision is None else decision.context
 
     def why(self) -> Why:
         """Return it."""
         if self._decision is None and not self._is_drawn:
             return Why((), None)
         facts = [self._how_decided()] if self._decision is not None else []
+        if self._context:
+            facts.append(f"The context: {_written(self._context)}.")
         instead = self._instead_of_chance()
         if instead:
             return Why((*facts, instead), None)
@@ -202,13 +209,14 @@ class _Explanation:
     def _holders(self) -> list[str]:
         """Return whose hash it may be, the likelier first."""
         visitor, subject = self._visit.cookie.visitor, self._visit.subject
-        return [visitor] if subject is None else [subject.pseudonym, visitor]
+        is_cookies = subject is None or not self._bandit.is_sticky
+        return [visitor] if is_cookies or subject is None else [subject.pseudonym, visitor]
 
     def _stages(self, vector: DrawTable | None) -> Stages | None:
         engine, name = self._visit.state.engine, self._name
         if self._visit.control(name).state != RUNNING:
             return None
-        table = self._table or engine.table(name, engine.attempt())
+        table = self._table or engine.table(name, engine.attempt(), self._context)
         if table is None or not table.stages:
             return None
         is_of_draw = vector is not None and vector.propensities == table.propensities
@@ -237,3 +245,9 @@ class _Explanation:
         if out:
             notes.append(f"No new visitor gets {', '.join(out)}: weight 0, or off.")
         return tuple(notes)
+
+
+def _written(context: Mapping[str, Any]) -> str:
+    """Return a context in one line; texts in it may be long, and anybody's."""
+    text = json.dumps(context, ensure_ascii=False)
+    return text if len(text) <= LONGEST_CONTEXT else f"{text[:LONGEST_CONTEXT]}..."

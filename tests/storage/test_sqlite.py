@@ -18,11 +18,12 @@ from typing import Any
 import pytest
 
 from flask_bandit.errors import ConfigurationError, StorageError
-from flask_bandit.model import BanditKey, StatsDelta
+from flask_bandit.model import BanditKey, StatsDelta, Term
 from flask_bandit.storage import SQLiteBanditStorage
 from flask_bandit.storage.base import Adjustment, Commit, DecisionWrite, RewardWrite
 from flask_bandit.storage.sqlite import file as sqlite_file
 from flask_bandit.storage.sqlite import pages as sqlite_pages
+from flask_bandit.storage.sqlite import rows
 from flask_bandit.storage.sqlite import schema as sqlite_schema
 from flask_bandit.storage.sqlite import storage as sqlite_storage
 from flask_bandit.testing import StorageSuite
@@ -394,11 +395,18 @@ def test_ids_are_found_by_an_index(storage: SQLiteBanditStorage, statements: lis
     list(storage.iter_commits())
     storage.prune(0.0)
     storage.erase(["d", "no"])
+    storage.redact({"d": {}, "no": {}})
+    terms = (Term("green", "s:xr", (1.0, 2.0)),)
+    for number in range(2):
+        delta = StatsDelta({}, terms)
+        storage.commit(Commit(adjustments=(Adjustment(f"a{number}", BANDIT, 1, delta),)))
     storage.write_control(BANDIT, {"a": 2}, None)
     storage.write_control(BANDIT, {"a": 1}, {"a": 2})
     connection = connection_of(storage)
     connection.set_trace_callback(None)
     seen = [one for one in statements if one.startswith(("SELECT", "UPDATE"))]
+    # All of them are wanted, as all counts are.
+    seen = [one for one in seen if one != rows.SELECT_ARRAYS]
     assert len(seen) > 8
     for statement in seen:
         # SQLite shows an infinite value by a word that it cannot read.

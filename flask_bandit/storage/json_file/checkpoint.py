@@ -18,11 +18,13 @@ from ...model import BanditKey, Counts
 from ..base import ControlState, RewardWrite
 from ..codec import reward_write_from_record, reward_write_to_record
 from ..ledger import Ledger, Waiting
+from .arrays import arrays_from_record, arrays_to_record
 from .journal import Mark
 
 FORMAT = 1
-INDEX_FORMAT = 2
-"""An index of format 1 is of a version that passed over control states in the journal."""
+INDEX_FORMAT = 3
+"""An index of format 1 is of a version that passed over control states in the journal, and one of
+format 2 over arrays."""
 _SEAL = b',\n  "checksum": "%08x"\n}\n'
 _SEAL_LENGTH = len(_SEAL % 0)
 _INDEX_PATTERN = re.compile(
@@ -46,7 +48,7 @@ def unseal(content: bytes) -> dict[str, Any] | None:
         document = json.loads(content)
     except ValueError:
         return None
-    if isinstance(document, dict) and document.get("format") in (FORMAT, INDEX_FORMAT):
+    if isinstance(document, dict) and document.get("format") in range(FORMAT, INDEX_FORMAT + 1):
         return document
     return None
 
@@ -126,6 +128,7 @@ def make_index(
             for w in ledger.waiting.values()
         ],
         "counts": [[*key, arms] for key, arms in ledger.counts.items()],
+        "arrays": arrays_to_record(ledger.arrays),
         "control": control,
     }
     return seal(f"{{{_mark_line(mark)},\n{json.dumps(document)[1:-1]}")
@@ -149,5 +152,6 @@ def restore_index(
     ledger.restore_counts(
         {BanditKey(bandit, version): arms for bandit, version, arms in document["counts"]}
     )
+    ledger.restore_arrays(arrays_from_record(document["arrays"]))
     places = dict(zip(ids, document["decision_offsets"], strict=True))
     return ledger, places, document["control"]

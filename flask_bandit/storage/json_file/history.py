@@ -13,14 +13,15 @@ from dataclasses import replace
 from typing import Any
 
 from ...errors import StorageError, StorageTimeoutError
-from ...model import Decision, LogEntry, Reward, StatsDelta
-from ..base import Adjustment, Commit, DecisionWrite, RewardWrite
+from ...model import Arrays, Decision, LogEntry, Reward, StatsDelta
+from ..base import ARRAYS, Adjustment, Commit, DecisionWrite, RewardWrite, arrays_adjustment
 from ..codec import commit_to_record, decision_from_record, reward_from_record
 from ..files import storage_error
+from ..ledger import without_terms
 from ..locks import remaining
 from ..settle import StoredReward
 from .journal import Journal
-from .replica import commit_of, control_of, encode
+from .replica import arrays_of, commit_of, control_of, encode, write_arrays
 
 
 def read_log(reader: Journal, end: int, chosen: Callable[[Decision], bool]) -> Iterator[LogEntry]:
@@ -49,12 +50,13 @@ def read_log(reader: Journal, end: int, chosen: Callable[[Decision], bool]) -> I
         reader.close()
 
 
-def read_commits(reader: Journal, end: int) -> Iterator[Commit]:
+def read_commits(reader: Journal, end: int, arrays: Arrays) -> Iterator[Commit]:
     """Yield all before ``end``, as :meth:`BanditStorage.iter_commits` does.
 
     Reads the file twice, so that only rewards and adjustments have to be in memory.
 
     :param reader: at the beginning; closed at the end
+    :param arrays: the sums of all terms before ``end``
     :raises StorageCorruptError: a line is not what was written
     """
     try:
@@ -68,7 +70,10 @@ def read_commits(reader: Journal, end: int) -> Iterator[Commit]:
             for row in waiting:
                 yield Commit(rewards=row.writes())
         for adjustment in adjustments:
-            yield Commit(adjustments=(adjustment,))
+            if not adjustment.id.startswith(ARRAYS):
+                yield Commit(adjustments=(adjustment,))
+        for key, arms in arrays.items():
+            yield Commit(adjustments=(arrays_adjustment(key, arms),))
     finally:
         reader.close()
 
@@ -85,7 +90,9 @@ def _rewards_and_adjustments(
     rows: dict[str, StoredReward] = {}
     adjustments: list[Adjustment] = []
     for _, record in reader.pull(end):
-        commit = commit_of(reader, record) if record.keys() - {"decisions"} else Commit()
+        if not record.keys() - {"decisions"}:
+            continue
+        commit = without_terms(commit_of(reader, record))
         adjustments += commit.adjustments
         for write in commit.rewards:
             reward = write.reward
@@ -108,7 +115,8 @@ def _writes(rows: Iterable[StoredReward]) -> tuple[RewardWrite, ...]:
 class Rewriting:
     """A journal written beside another one, line by line, with other decisions in the same places.
 
-    The caller keeps others from writing to ``path``.
+    Terms are left out of its lines, since they say what was known of somebody: their sums stand in
+    one line behind them. The caller keeps others from writing to ``path``.
 
     :param source: a reader at the beginning of the journal to take over
     :param change: returns what is to be written of a decision, ``None`` if that is all of it
@@ -158,15 +166,25 @@ class Rewriting:
                     f"{self._source.path} is too large to be written anew until the deadline;"
                     " nothing was changed. Try again with more time."
                 )
-            if control_of(self._source, record) is None:
-                self._take_over(commit_of(self._source, record))
-            else:
+            if control_of(self._source, record) is not None:
                 self.journal.append(encode(record).encode())
+            elif arrays_of(self._source, record) is None:
+                self._take_over(commit_of(self._source, record))
         self.journal.sync()
 
+    def finish(self, arrays: Arrays) -> None:
+        """Write the sums of all terms that were left out, if there were any.
+
+        :raises StorageError: they cannot be written
+        """
+        if arrays:
+            write_arrays(self.journal, arrays)
+            self.journal.sync()
+
     def _take_over(self, commit: Commit) -> None:
-        decisions = tuple(map(self._changed, commit.decisions))
-        payload = encode(commit_to_record(replace(commit, decisions=decisions)))
+        kept = without_terms(commit)
+        decisions = tuple(map(self._changed, kept.decisions))
+        payload = encode(commit_to_record(replace(kept, decisions=decisions)))
         offset = self.journal.append(payload.encode())
         for write in decisions:
             self.places.setdefault(write.decision.id, offset)

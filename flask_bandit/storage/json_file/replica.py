@@ -12,11 +12,12 @@ import os
 from typing import Any
 
 from ...errors import StorageCorruptError
-from ...model import Decision
+from ...model import Arrays, Decision
 from ..base import Commit, CommitResult, ControlState
 from ..codec import commit_from_record, commit_to_record, decision_from_record
 from ..files import read_if_exists, require_directory, write_atomically
 from ..ledger import Ledger, Outcome
+from .arrays import arrays_from_record, arrays_to_record
 from .checkpoint import (
     is_current_index,
     make_index,
@@ -248,6 +249,10 @@ class Replica:
             if control is not None:
                 self.control.update([control])
                 continue
+            arrays = arrays_of(self.journal, record)
+            if arrays is not None:
+                self.ledger.restore_arrays(arrays)
+                continue
             commit = commit_of(self.journal, record)
             self.ledger.apply(commit)
             self._place(commit, offset)
@@ -266,6 +271,27 @@ def commit_of(journal: Journal, record: Any) -> Commit:
         return commit_from_record(record)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise journal.corrupt(f"it holds no commit ({error!r})") from None
+
+
+def write_arrays(journal: Journal, arrays: Arrays) -> None:
+    """Append a line that tells the sums of all terms before it.
+
+    :raises StorageError: it cannot be written
+    """
+    journal.append(encode({"arrays": arrays_to_record(arrays)}).encode())
+
+
+def arrays_of(journal: Journal, record: Any) -> Arrays | None:
+    """Read the arrays in the line after the journal's mark, if it is such a line.
+
+    :raises StorageCorruptError: it is neither whole nor something else
+    """
+    if not isinstance(record, dict) or "arrays" not in record:
+        return None
+    try:
+        return arrays_from_record(record["arrays"])
+    except (StorageCorruptError, TypeError, ValueError) as error:
+        raise journal.corrupt(f"it holds no arrays ({error!r})") from None
 
 
 def control_of(journal: Journal, record: Any) -> tuple[str, ControlState] | None:

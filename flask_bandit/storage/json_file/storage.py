@@ -12,10 +12,11 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from ...errors import ConfigurationError, StorageCorruptError, StorageError
-from ...model import BanditKey, Counts, Decision, LogEntry
+from ...model import Arrays, BanditKey, Counts, Decision, LogEntry
 from ..base import (
     BanditStorage,
     Commit,
@@ -24,9 +25,16 @@ from ..base import (
     StoredDigest,
     boolean_option,
 )
-from ..codec import clean_bandit, clean_commit, clean_control, clean_key, control_text
+from ..codec import (
+    clean_bandit,
+    clean_commit,
+    clean_contexts,
+    clean_control,
+    clean_key,
+    control_text,
+)
 from ..digests import digest_text
-from ..ledger import erased, is_erasable, is_logged, is_prunable
+from ..ledger import erased, is_erasable, is_logged, is_prunable, is_redactable
 from ..locks import FileLock, ThreadLock, deadline_of, remaining
 from .digests import Digests, digest_of
 from .history import Rewriting, read_commits, read_log
@@ -112,6 +120,15 @@ class JSONBanditStorage(BanditStorage):
         """
         return self._run(lambda: self._replica.ledger.snapshot(), timeout)
 
+    def read_arrays(self, timeout: float | None = None) -> Arrays:
+        """Return the sums of all terms; see :meth:`BanditStorage.read_arrays`.
+
+        :raises StorageTimeoutError: other threads kept this object busy all the time
+        :raises StorageCorruptError: the files are not what was written
+        :raises StorageError: the files cannot be read
+        """
+        return self._run(lambda: self._replica.ledger.arrays_snapshot(), timeout)
+
     def get_decisions(
         self, ids: Iterable[str], timeout: float | None = None
     ) -> Mapping[str, Decision]:
@@ -152,8 +169,10 @@ class JSONBanditStorage(BanditStorage):
         :raises StorageCorruptError: the files are not what was written
         :raises StorageError: the files cannot be read
         """
-        source = self._run(self._reader, None)
-        return iter(()) if source is None else read_commits(*source)
+        source, arrays = self._run(
+            lambda: (self._reader(), self._replica.ledger.arrays_snapshot()), None
+        )
+        return iter(()) if source is None else read_commits(*source, arrays)
 
     def prune(self, before: float) -> int:
         """Remove the details of old decisions; see :meth:`BanditStorage.prune`.
@@ -183,9 +202,40 @@ class JSONBanditStorage(BanditStorage):
         def change(made: Decision) -> Decision | None:
             return erased(made) if made.id in wanted and is_erasable(made) else None
 
-        if not self._run(lambda: any(id_ in self._replica.places for id_ in wanted), timeout):
-            return 0
-        return self._rewrite(change, deadline)
+        return self._rewrite_some(wanted, change, deadline)
+
+    def redact(
+        self, contexts: Mapping[str, Mapping[str, Any] | None], timeout: float | None = None
+    ) -> int:
+        """Replace contexts in the file; see :meth:`BanditStorage.redact`.
+
+        The log is written anew, as by :meth:`prune`: name all decisions at once.
+
+        :raises StorageTimeoutError: it takes longer than that; nothing was replaced
+        :raises StorageCorruptError: the files are not what was written
+        :raises StorageError: a value cannot be stored or the files cannot be written; nothing was
+            replaced
+        """
+        deadline = deadline_of(timeout)
+        clean = clean_contexts(contexts)
+
+        def change(made: Decision) -> Decision | None:
+            if made.id not in clean or not is_redactable(made):
+                return None
+            return replace(made, context=clean[made.id])
+
+        return self._rewrite_some(clean, change, deadline)
+
+    def _rewrite_some(
+        self,
+        ids: Iterable[str],
+        change: Callable[[Decision], Decision | None],
+        deadline: float | None,
+    ) -> int:
+        def is_any_stored() -> bool:
+            return any(id_ in self._replica.places for id_ in ids)
+
+        return self._rewrite(change, deadline) if self._run(is_any_stored, _left(deadline)) else 0
 
     def _rewrite(
         self, change: Callable[[Decision], Decision | None], deadline: float | None = None
@@ -215,6 +265,7 @@ class JSONBanditStorage(BanditStorage):
                 f"{replica.journal.path} was replaced while it was written anew; nothing was"
                 " changed. Try again."
             )
+        new.finish(replica.ledger.arrays)
         replica.replace_journal(new.journal, new.places)
         self._upkeep.after_replacement()
 

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ...model import Arrays, BanditKey, FloatArray, Term
+from ...model import Arrays, Term
 from ..base import Commit
-from ..values import array_bytes, array_from_bytes
+from ..packing import by_bandit, packed, unpacked
+from ..settle import ArrayKey
 from .records import US, corrupt, pairs
 
 
@@ -31,7 +32,7 @@ def term_arguments(commit: Commit) -> list[str | bytes]:
 def _arguments(of: str, terms: Iterable[Term]) -> Iterable[str | bytes]:
     for term in terms:
         kind = "outer" if term.outer else ""
-        yield from (of, f"{term.arm}{US}{term.name}", kind, array_bytes(np.array(term.vector)))
+        yield from (of, f"{term.arm}{US}{term.name}", kind, packed(np.array(term.vector)))
 
 
 def read_arrays(flat: Sequence[bytes]) -> Arrays:
@@ -39,13 +40,11 @@ def read_arrays(flat: Sequence[bytes]) -> Arrays:
 
     :raises StorageCorruptError: one is none
     """
-    arrays: dict[BanditKey, dict[str, dict[str, FloatArray]]] = {}
+    rows = []
     for place, value in pairs(flat):
         try:
             bandit, version, arm, name = place.decode().split(US)
-            key = BanditKey(bandit, int(version))
+            rows.append((ArrayKey(bandit, int(version), arm, name), unpacked(value)))
         except ValueError as error:
             raise corrupt(f"the array {place!r}") from error
-        arms = arrays.setdefault(key, {})
-        arms.setdefault(arm, {})[name] = array_from_bytes(value, f"array {place!r}")
-    return arrays
+    return by_bandit(rows)

@@ -302,7 +302,7 @@ def read_result(replies: Sequence[tuple[Commit, list[Any]]]) -> CommitResult:
     as it is stored), ``R`` (a new reward), ``C`` (a reward that is counted now), ``P`` (one that
     waits for its decision), ``U`` (one that fits no increment, with its decision), ``A`` (a new
     adjustment, counted) and ``E`` (nothing was stored below these keys before). ``N``, ``D``,
-    ``R`` and ``A`` give the place in the commit.
+    ``R``, ``C`` and ``A`` give the place in the commit; ``C`` gives -1 if its increment was stored.
 
     :param replies: what was sent, whole or a bandit's part of it, and its answer
     """
@@ -319,8 +319,6 @@ def read_result(replies: Sequence[tuple[Commit, list[Any]]]) -> CommitResult:
 
 
 def _read_reply(commit: Commit, reply: Iterator[Any], result: _Result) -> None:
-    # With their terms, which are not in what is stored.
-    sent = {write.reward.id: write.delta for write in commit.rewards if write.delta is not None}
     for letter in reply:
         if letter == b"N":
             write = commit.decisions[next(reply)]
@@ -337,7 +335,9 @@ def _read_reply(commit: Commit, reply: Iterator[Any], result: _Result) -> None:
             result.new.add(commit.rewards[next(reply)].reward.id)
         elif letter == b"C":
             _, row = read_reward(next(reply).decode(), next(reply))
-            delta = sent.get(row.reward.id, row.delta)
+            sending = next(reply)
+            # As it was sent, with its terms, unless the increment was stored before.
+            delta = row.delta if sending < 0 else commit.rewards[sending].delta
             assert delta is not None
             result.add(row.reward.key, delta)
         elif letter == b"P":

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection, LargeBinary, bindparam, func, select, text
 from sqlalchemy.dialects import sqlite
 
-from ...model import Arrays, BanditKey, FloatArray
-from ..settle import ArrayKey, grown
-from ..values import array_bytes, array_from_bytes
+from ...model import Arrays, FloatArray
+from ..packing import by_bandit, increased, packed, unpacked
+from ..settle import ArrayKey
 from .tables import arrays, columns, recordset
 
 _KEY = [c for c in arrays.columns if c.primary_key]
@@ -26,7 +25,7 @@ ADD = f"""INSERT INTO bandit_arrays AS old ({columns(arrays)})
     SELECT learned.* FROM {recordset("learned", arrays)}%s
     ON CONFLICT ({", ".join(c.name for c in _KEY)}) DO UPDATE SET value =
     CASE WHEN cardinality(old.value) = cardinality(excluded.value) THEN ARRAY(
-        SELECT a + b FROM unnest(old.value, excluded.value) WITH ORDINALITY AS both(a, b, place)
+        SELECT a + b FROM unnest(old.value, excluded.value) WITH ORDINALITY AS pair(a, b, place)
         ORDER BY place) END"""
 """SQL for PostgreSQL that adds the parameter ``learned``, of :func:`arrays_text`."""
 
@@ -59,30 +58,20 @@ def add_arrays(connection: Connection, added: Mapping[ArrayKey, FloatArray]) -> 
     for key, array in added.items():
         values = key._asdict()
         data = connection.execute(_STORED, values).scalar()
-        stored = None if data is None else _from_bytes(key, data)
-        connection.execute(_PUT, {**values, "value": array_bytes(grown(key, stored, array))})
+        stored = None if data is None else unpacked(data)
+        connection.execute(_PUT, {**values, "value": packed(increased(key, stored, array))})
 
 
 def read_arrays(connection: Connection) -> Arrays:
-    """Return all arrays.
-
-    :raises StorageCorruptError: somebody wrote what is no array
-    """
-    value, read = arrays.c.value, _from_bytes
+    """Return all arrays."""
+    query, read = select(arrays), unpacked
     if connection.dialect.name == "postgresql":
         # As text, its driver would read them number by number, which takes several times as long.
-        value, read = func.array_send(value, type_=LargeBinary), _as_sent
-    found: dict[BanditKey, dict[str, dict[str, FloatArray]]] = {}
-    for *place, data in connection.execute(select(*_KEY, value)):
-        key = ArrayKey(*place)
-        arms = found.setdefault(BanditKey(key.bandit, key.version), {})
-        arms.setdefault(key.arm, {})[key.name] = read(key, data)
-    return found
+        query = select(*_KEY, func.array_send(arrays.c.value, type_=LargeBinary))
+        read = _received
+    return by_bandit((ArrayKey(*row[:4]), read(row[4])) for row in connection.execute(query))
 
 
-def _from_bytes(key: ArrayKey, data: bytes) -> FloatArray:
-    return array_from_bytes(data, f"array {key.name!r} of {key.bandit!r} in bandit_arrays")
-
-
-def _as_sent(key: ArrayKey, data: bytes) -> FloatArray:
-    return np.frombuffer(data, _SENT, offset=_HEAD)["value"].astype(np.float64)
+def _received(data: bytes) -> FloatArray:
+    array: FloatArray = np.frombuffer(data, _SENT, offset=_HEAD)["value"].astype(np.float64)
+    return array

@@ -14,7 +14,7 @@
 --                     numbers of 8 bytes
 --       delta is "-" for none yet, or "+" and then US arm US sum US number for each sum; the
 --       number of a sum of integers begins with "#". US is \31; no id holds control characters.
---       Terms are added with the delta, and are not kept: where they wait, it is "-".
+--       Terms are added with the delta, and are not kept.
 -- Returns a flat list of what happened; the letters are explained in records.py.
 
 local COUNTS, DECISIONS, REWARDS, LINKS, WAITING, ADJUSTMENTS, LOG, TIMES, ARRAYS = unpack(KEYS)
@@ -292,17 +292,26 @@ for i = 0, given - 1 do
   local id, decision, key, arm, delta, details =
     unpack(ARGV, first_reward + 6 * i, first_reward + 6 * i + 5)
   local stored = rewards[id]
+  local more = terms["r" .. i]
+  if more then
+    -- Terms are added now or left out, with the delta that they belong to.
+    local known = stored or { decision = decision, key = key }
+    local made = decisions[known.decision]
+    if not made or known.key .. US .. arm ~= slot_of(made) then
+      delta, more = "-", nil
+    end
+  end
   if not stored then
     rewards[id] = { number = string.format("%d", stored_rewards), decision = decision, key = key,
       arm = arm, counted = false, delta = delta, details = details,
-      terms = terms["r" .. i] }
+      terms = more, sending = i }
     stored_rewards = stored_rewards + 1
     local links = list(LINKS, decision)
     links[#links + 1] = id
     changed[id], fresh[id] = true, true
     event("R", i)
   elseif not stored.counted and delta ~= "-" then
-    stored.arm, stored.delta, stored.terms = arm, delta, terms["r" .. i]
+    stored.arm, stored.delta, stored.terms, stored.sending = arm, delta, more, i
     changed[id] = true
   end
   concern(id)
@@ -321,11 +330,8 @@ for _, id in ipairs(concerned) do
       end
       add(reward.key, reward.delta)
       learn(reward.key, reward.terms)
-      event("C", id, reward_text(reward))
+      event("C", id, reward_text(reward), reward.sending or -1)
     else
-      if reward.terms then
-        reward.delta = "-"
-      end
       if fresh[id] then
         local waiting = list(WAITING, reward.decision)
         waiting[#waiting + 1] = id

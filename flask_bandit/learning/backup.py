@@ -1,0 +1,94 @@
+"""Everything in the storage as a file, before a model is deployed. Must not import Flask."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, cast
+
+from ..errors import LifecycleError, StorageError
+from ..storage.transfer import write_export
+from .books import Books
+
+EXPORT, MODELS = "export.jsonl.gz", "models.json.gz"
+_BLOCK = 1 << 20
+
+
+def back_up(books: Books, folder: Path, n: int, check: Callable[[], object]) -> Path:
+    """Write a new folder with the storage's export and the bandit's models, and read it again.
+
+    It gets its name when all of it is on the disk.
+
+    :param folder: where it is made
+    :param n: the model that is going to be deployed
+    :param check: called now and then; what it raises ends it
+    :return: the new folder
+    :raises LifecycleError: it cannot be written, or not be read back
+    """
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    label = re.sub(r"[^A-Za-z0-9_-]", "_", books.name)
+    target = folder / f"{stamp}-{label}-before-model-{n}"
+    part: Path | None = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(".part", f"{target.name}.", folder))
+        _write_export(books, part / EXPORT, check)
+        _write_models(books, part / MODELS)
+        for file in (part / EXPORT, part / MODELS):
+            _read_back(file)
+        part.rename(target)
+    except (OSError, EOFError, zlib.error) as error:
+        raise LifecycleError(
+            f"the backup in {folder} failed, so nothing was deployed: {error}; make room there, or "
+            "name another folder"
+        ) from error
+    except StorageError as error:
+        raise LifecycleError(f"the backup failed, so nothing was deployed: {error}") from error
+    finally:
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
+    return target
+
+
+def _write_export(books: Books, file: Path, check: Callable[[], object]) -> None:
+    with open(file, "wb") as raw:
+        with gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as output:
+            write_export(books.storage, cast(IO[bytes], output), lambda count: check())
+        _settle(raw.fileno(), raw.flush)
+
+
+def _write_models(books: Books, file: Path) -> None:
+    index = books.read()
+    stored = {
+        "bandit": books.name,
+        "index": index.dump(),
+        "models": {
+            str(record.n): dict(books.read_document(record.n))
+            for record in index.models
+            if record.is_trained
+        },
+    }
+    with open(file, "wb") as raw:
+        with gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as output:
+            output.write(json.dumps(stored).encode())
+        _settle(raw.fileno(), raw.flush)
+
+
+def _settle(number: int, flush: Callable[[], object]) -> None:
+    flush()
+    os.fsync(number)
+
+
+def _read_back(file: Path) -> None:
+    """Read a file to its end, which checks its sum."""
+    with gzip.open(file) as content:
+        while content.read(_BLOCK):
+            pass
