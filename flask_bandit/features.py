@@ -249,7 +249,7 @@ class Features:
         context = {} if context is None else context
         result = np.zeros(self.dimension + 1)
         if self._numbers:
-            values = _floats([context.get(name) for name in self._numbers])
+            values = _floats(list(map(context.get, self._numbers)))
             if not np.abs(values).max() <= MAX_NUMBER:  # which no NaN is
                 known = np.abs(values) <= MAX_NUMBER
                 result[self._indicators[~known]] = 1.0

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from flask_bandit import bandits
 from flask_bandit.algorithms import POLICIES, EpsilonGreedyPolicy, ThompsonPolicy, UniformPolicy
+from flask_bandit.bandit import FEW_ARMS, MAX_ARM_ID
 from flask_bandit.bandits import (
-    FEW_ARMS,
-    MAX_ARM_ID,
     AnnealingEpsilonGreedyBandit,
     AnnealingSoftmaxBandit,
     Bandit,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -145,27 +145,31 @@ class LinearModel:
         :param y: what :meth:`vector` returned
         """
         self._squares += value * value
-        self._add_decision(row, y)
         if value:
-            self._add_reward(row, value * y)
+            self._sums[row] += value * y
+            self._rewards += value / self._unit
+        self._add_decision(row, y, value / self._unit)
         self._keep_up()
 
-    def _add_decision(self, row: int, y: FloatArray) -> None:
+    def _add_decision(self, row: int, y: FloatArray, earned: float = 0.0) -> None:
+        """Add a decision, and to the regression what it earned, in units."""
         self._waiting.append((row, y))
         z, inverse, theta = self.standardised(y), self._inverses[row], self._theta[row]
+        earned -= self._center
         solved = inverse @ z
         gain = 1.0 + float(solved @ z)
         change = solved / gain
         inverse -= np.multiply(solved[:, None], change, out=self._space)
         self._traces -= float(solved @ change)
-        self._fitted[row] -= self._center * z
-        theta -= (self._center + float(theta @ z)) * change
+        theta += (earned - float(theta @ z)) * change
+        z *= earned
+        self._fitted[row] += z
         self._decisions += 1.0
 
     def _add_reward(self, row: int, vector: FloatArray) -> None:
         self._sums[row] += vector
-        fitted = self.standardised(vector / self._unit)
         self._rewards += float(vector[0]) / self._unit
+        fitted = self.standardised(vector / self._unit)
         self._fitted[row] += fitted
         self._theta[row] += self._inverses[row] @ fitted
 
@@ -222,10 +226,10 @@ def _inverses(matrices: FloatArray, ridge: float) -> FloatArray:
     """Return the inverses of K matrices whose eigenvalues are not below ``ridge``."""
     try:
         np.linalg.cholesky(matrices)
-        result: FloatArray = np.linalg.inv(matrices)
+        return cast(FloatArray, np.linalg.inv(matrices))
     except np.linalg.LinAlgError:
         # Only by rounding, where numbers are huge or nearly the same.
         values, vectors = np.linalg.eigh(matrices)
         scaled = vectors / np.maximum(values, ridge)[:, None, :]
-        result = scaled @ vectors.transpose(0, 2, 1)
-    return result
+        result: FloatArray = scaled @ vectors.transpose(0, 2, 1)
+        return result

@@ -50,6 +50,18 @@ def student_cdf(dof: FloatArray, x: FloatArray) -> FloatArray:
     return result
 
 
+def normal_quantile(chance: Any) -> FloatArray:
+    """Return where the standard normal distribution has so much mass below."""
+    result: FloatArray = _special.ndtri(chance)
+    return result
+
+
+def normal_cdf(x: FloatArray) -> FloatArray:
+    """Return the mass of the standard normal distribution below x."""
+    result: FloatArray = _special.ndtr(x)
+    return result
+
+
 def chi_squared_tail(dof: int, statistic: float) -> float:
     """Return the chance of a larger value."""
     return float(_special.chdtrc(dof, statistic))

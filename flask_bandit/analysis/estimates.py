@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from .distributions import normal_quantile
 from .evidence import Evidence
 from .regions import Region
-from .results import REGION, SEQUENCE, Contrast, Interval
+from .results import REGION, SEQUENCE, WEIGHTED, Contrast, Interval
 from .sequences import FEWEST_REWARDS, Sequence
+from .twin import Weighted
 
 
 def gained(evidence: Evidence) -> tuple[Interval | None, str]:
@@ -19,7 +21,8 @@ def gained(evidence: Evidence) -> tuple[Interval | None, str]:
     Its expectation, given the decisions. Without weights, and so also for rates that change,
     where no arm was ever less probable than :data:`~.sequences.LEAST_CHANCE`; that is the gain of
     the decisions in the log that can earn nothing more. Otherwise for steady rates, of all
-    decisions: from the differences between arms, or from the region.
+    decisions: from the differences between arms, or from the region. Where arms are chosen by
+    context, from decisions that count one over their probability.
     """
     question = evidence.question
     if not evidence.visitors:
@@ -34,6 +37,8 @@ def gained(evidence: Evidence) -> tuple[Interval | None, str]:
     found = evidence.test
     if not isinstance(found, Sequence):
         return _gained_by_region(evidence), ""
+    if evidence.weighted and not found.is_floored:
+        return _gained_by_weights(evidence, evidence.weighted)
     if found.is_floored:
         estimate, reach = found.gained(question.alpha)
     else:
@@ -80,6 +85,18 @@ def _gained_by_region(evidence: Evidence) -> Interval:
     seen = evidence.reward / np.maximum(evidence.pulls, 1.0)
     low, high = Region(evidence.pulls, evidence.reward).extent(weights, question.alpha)
     return Interval(float(weights @ seen), low, high, question.confidence, REGION)
+
+
+def _gained_by_weights(evidence: Evidence, found: Weighted) -> tuple[Interval | None, str]:
+    """Compare what was earned with the mean of all arms' weighted estimates."""
+    if poor := found.lacking():
+        return None, f"Not estimable yet: {poor}."
+    k, level = evidence.played, evidence.question.confidence
+    estimate, error = (float(each[0]) for each in found.beyond(np.full((1, k), 1.0 / k)))
+    reach = float(normal_quantile((1.0 + level) / 2.0)) * error
+    total = evidence.visitors
+    low, high = total * (estimate - reach), total * (estimate + reach)
+    return Interval(total * estimate, low, high, level, WEIGHTED), ""
 
 
 def contrasts(evidence: Evidence) -> tuple[Contrast, ...]:

@@ -39,6 +39,7 @@ def read_events(
     name: str,
     *,
     columns: Columns | None = None,
+    features: Collection[str] = (),
     numeric: Collection[str] = (),
     bandit: str | None = None,
 ) -> Iterator[LogEntry]:
@@ -50,7 +51,8 @@ def read_events(
     :param lines: with their ends
     :param name: what errors call the file
     :param columns: of CSV, if they have other names
-    :param numeric: columns of CSV that hold numbers; an empty cell is a missing value
+    :param features: columns that CSV must have; an empty cell is a missing value
+    :param numeric: those of them that hold numbers
     :param bandit: whose decisions to read; may be left out if there is one only
     :raises ConfigurationError: a line that cannot be read; the message names it
     """
@@ -60,7 +62,7 @@ def read_events(
     if first.lstrip().startswith("{"):
         found = _of_json(everything, name)
     else:
-        found = _of_csv(everything, name, Columns() if columns is None else columns, numeric)
+        found = _of_csv(everything, name, columns or Columns(), features, numeric)
     return _of_one_bandit(found, name, bandit)
 
 
@@ -162,12 +164,16 @@ def _rewards(
 
 
 def _of_csv(
-    lines: Iterable[str], name: str, columns: Columns, numeric: Collection[str]
+    lines: Iterable[str],
+    name: str,
+    columns: Columns,
+    features: Collection[str],
+    numeric: Collection[str],
 ) -> Iterator[LogEntry]:
     reader = csv.reader(lines, strict=True)
     try:
         headings = next(reader, [])
-        _check_headings(headings, name, columns, numeric)
+        _check_headings(headings, name, [*vars(columns).values(), *features])
         for cells in reader:
             if not cells:
                 continue
@@ -183,15 +189,12 @@ def _of_csv(
         raise _bad_line(name, reader.line_num, error) from None
 
 
-def _check_headings(
-    headings: Sequence[str], name: str, columns: Columns, numeric: Collection[str]
-) -> None:
+def _check_headings(headings: Sequence[str], name: str, wanted: Sequence[str]) -> None:
     if {"decision", "probabilities", "rewards"} <= set(headings):
         raise ConfigurationError(
             f"{name} is a decision log for a spreadsheet, which has rounded rewards; download the "
             "log as JSON Lines, or write it with 'flask bandit export'"
         )
-    wanted = [*vars(columns).values(), *numeric]
     missing = [column for column in wanted if column not in headings]
     if missing:
         raise ConfigurationError(

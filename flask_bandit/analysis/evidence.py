@@ -18,6 +18,7 @@ from .reading import Question
 from .regions import Region
 from .results import NOT_YET, REGION, SEQUENCE
 from .sequences import Sequence, mature, sequence
+from .twin import Weighted
 
 LOGGED_SHARE = 0.9
 """With less of the pulls in the log, the counts tell more of 0/1 rewards than the log does."""
@@ -129,10 +130,17 @@ class Evidence:
 
     @cached_property
     def region(self) -> Region | None:
-        """The counts of the arms in play, where rewards are 0 or 1."""
-        if not self.is_binary:
+        """The counts of the arms in play, where rewards are 0 or 1 and arms are for all alike."""
+        if not self.is_binary or self.question.by_context:
             return None
         return Region(self.pulls[: self.played], self.reward[: self.played])
+
+    @cached_property
+    def weighted(self) -> Weighted | None:
+        """What each arm in play earns if everybody gets it; ``None`` if arms are for all alike."""
+        if not self.question.by_context:
+            return None
+        return Weighted.of(mature(self.digest.spans, self.question.window), self.question.arms)
 
     @property
     def test(self) -> Sequence | Region | None:
@@ -157,7 +165,8 @@ class Evidence:
     def obstacle(self) -> str:
         """Why there is no test, and what to change."""
         if not self.total.vectors:
-            return "the log has no probabilities, and rewards are not 0 or 1"
+            why = "the log has no probabilities"
+            return why if self.question.by_context else f"{why}, and rewards are not 0 or 1"
         return "two of the arms were never offered together; reset the bandit"
 
     @property

@@ -1,6 +1,6 @@
 """What is believed of each arm's mean: intervals, chances of being the best, expected losses.
 
-Beta for rewards of 0 or 1, Student for any others. Pure; must not import Flask or a storage.
+Beta for rewards of 0 or 1, Student for any others, normal for weighted means. Pure; must not import Flask or a storage.
 """
 
 from __future__ import annotations
@@ -12,7 +12,14 @@ import numpy as np
 
 from ..algorithms import ThompsonPolicy
 from ..model import FloatArray, Stats
-from .distributions import beta_cdf, beta_quantile, student_cdf, student_quantile
+from .distributions import (
+    beta_cdf,
+    beta_quantile,
+    normal_cdf,
+    normal_quantile,
+    student_cdf,
+    student_quantile,
+)
 
 _CHANCES = np.concatenate(
     ([1e-8, 1e-6, 1e-4, 1e-3], np.linspace(0.005, 0.995, 28), [0.999, 0.9999, 1 - 1e-6, 1 - 1e-8])
@@ -131,12 +138,8 @@ class StudentPosterior:
         return student_cdf(self.pulls, (points - self.mean) / self.scale)
 
     def chances(self) -> FloatArray:
-        """Return integral f_i(t) prod_{j != i} F_j(t) dt, on the grid of all arms' quantiles."""
-        below = self.below(grid(self))
-        others = _product_of_others(below)
-        mass = (np.diff(below, axis=0) * (others[1:] + others[:-1])).sum(axis=0)
-        result: FloatArray = mass / mass.sum()
-        return result
+        """Return each arm's probability of being the best."""
+        return _chances(self)
 
     def pair(self, one: int, other: int) -> StudentPosterior:
         """Return the beliefs about two of the arms."""
@@ -144,6 +147,49 @@ class StudentPosterior:
         return StudentPosterior(
             self.pulls[both], self.reward[both], self.reward_sq[both], self.spread
         )
+
+
+@dataclass(frozen=True, slots=True)
+class NormalPosterior:
+    """A normal distribution for each arm's mean.
+
+    :param mean: shape (K,)
+    :param error: standard deviations, above 0; likewise
+    """
+
+    mean: FloatArray
+    error: FloatArray
+
+    def interval(self, level: float) -> tuple[FloatArray, FloatArray]:
+        """Return the ends of equal-tailed intervals."""
+        reach = self.error * normal_quantile((1.0 + level) / 2.0)
+        return self.mean - reach, self.mean + reach
+
+    def quantile(self, chance: FloatArray) -> FloatArray:
+        """Return quantiles."""
+        return self.mean + self.error * normal_quantile(chance)
+
+    def below(self, points: FloatArray) -> FloatArray:
+        """Return the mass below points."""
+        return normal_cdf((points - self.mean) / self.error)
+
+    def chances(self) -> FloatArray:
+        """Return each arm's probability of being the best."""
+        return _chances(self)
+
+    def pair(self, one: int, other: int) -> NormalPosterior:
+        """Return the beliefs about two of the arms."""
+        both = [one, other]
+        return NormalPosterior(self.mean[both], self.error[both])
+
+
+def _chances(posterior: Posterior) -> FloatArray:
+    """Return integral f_i(t) prod_{j != i} F_j(t) dt, on the grid of all arms' quantiles."""
+    below = posterior.below(grid(posterior))
+    others = _product_of_others(below)
+    mass = (np.diff(below, axis=0) * (others[1:] + others[:-1])).sum(axis=0)
+    result: FloatArray = mass / mass.sum()
+    return result
 
 
 def grid(posterior: Posterior) -> FloatArray:

@@ -23,6 +23,8 @@ class Question:
     :param prior: of the rates, Beta(a, b)
     :param winner: the arm that was declared
     :param confidence: of all intervals, and of a decision
+    :param by_context: arms were not chosen for all alike, so that what an arm earned is no estimate
+        of what it would earn for everybody
     """
 
     arms: tuple[str, ...]
@@ -31,6 +33,7 @@ class Question:
     prior: tuple[float, float] = (1.0, 1.0)
     winner: str | None = None
     confidence: float = 0.95
+    by_context: bool = False
 
     @property
     def alpha(self) -> float:
@@ -48,12 +51,13 @@ def read_results(
     :param with_series: what happened over time too, which takes longest
     :raises ConfigurationError: SciPy is not installed
     """
-    from . import estimates, ratio, tables, verdicts
+    from . import estimates, ratio, tables, twin, verdicts
     from .evidence import Evidence
 
     evidence = Evidence(stats, digest, question)
     rows = tables.leaderboard(evidence)
     gained, why_no_gain = estimates.gained(evidence)
+    found, why_no_twin = twin.compare(evidence.weighted, question, evidence.is_binary)
     seen = sum(row.sums[REWARDS] for row in evidence.total.arms.values())
     return Results(
         arms=rows,
@@ -67,4 +71,6 @@ def read_results(
         logged=digest.decisions,
         unknown=evidence.total.unknown,
         missing=max(0, int(evidence.rewards.sum() - seen)),
+        twin=found,
+        why_no_twin=why_no_twin,
     )

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 POSTERIOR, SEQUENCE, REGION, NOT_YET = "posterior", "sequence", "region", "not yet"
 """Where an interval comes from: a Bayesian posterior; a confidence sequence from the logged
 propensities; a joint confidence region of steady rates; nothing that could be trusted."""
+WEIGHTED = "weighted"
+"""From decisions that count one over their probability; it holds for a single look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,11 @@ class Interval:
 class ArmResult:
     """One line of the leaderboard.
 
-    :param mean: reward per pull, with its posterior interval; ``None`` before the first pull
+    Of a bandit that chooses by context, ``mean`` and all that follows are about showing the arm to
+    everybody: what it earned itself says little, since it is shown to those who like it.
+
+    :param mean: reward per pull, with its posterior interval, or reward per decision if everybody
+        got the arm; ``None`` before the first pull
     :param p_best: posterior probability that no arm is better; ``None`` where nothing is known
     :param expected_loss: reward per decision that is lost on average if this arm is chosen and
         another one is better
@@ -76,6 +82,28 @@ class Verdict:
     def is_decided(self) -> bool:
         """True if an anytime-valid test at 5 % says which arm is best."""
         return self.state == "decided"
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """What one arm for everybody would have earned, beside what choosing by context did.
+
+    The twin shows each arm with the probability that it is the best one for everybody.
+
+    :param best: the arm that it would show most
+    :param earned: reward per decision, as it was
+    :param value: the twin's; the interval is where the best arm's reward per decision lies
+    :param difference: ``earned`` less ``value``; above 0 where choosing by context was worth it
+    :param left_out: arms with too few rewards to be compared
+    :param sentence: what to make of it
+    """
+
+    best: str
+    earned: float
+    value: Interval
+    difference: Interval
+    left_out: tuple[str, ...]
+    sentence: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +159,17 @@ class ArmPoint:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A span of time, in seconds since the epoch, and what each arm did in it."""
+    """A span of time, in seconds since the epoch, and what each arm did in it.
+
+    :param rolling: reward per decision of all arms in this span and those just before it, for a
+        bandit that chooses by context
+    """
 
     start: float
     end: float
     decisions: int
     arms: Mapping[str, ArmPoint]
+    rolling: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +187,8 @@ class Results:
     :param unknown: those among them whose probabilities are not known
     :param missing: rewards that are counted and that the log's reading has not seen: they came
         late, or the details of their decisions were pruned
+    :param twin: of a bandit that chooses by context; ``None`` where it is not known yet
+    :param why_no_twin: then why; empty for other bandits
     """
 
     arms: tuple[ArmResult, ...]
@@ -167,3 +202,5 @@ class Results:
     logged: int
     unknown: int
     missing: int
+    twin: Twin | None = None
+    why_no_twin: str = ""

@@ -36,8 +36,9 @@ def judge(evidence: Evidence, rows: tuple[ArmResult, ...]) -> Verdict:
         return Verdict("untestable", sentence, arms[0], None, NOT_YET, None)
     if decided is not None:
         sentence = (
-            f"{decided} is best: decided at the {100 * evidence.question.alpha:.3g} % level "
-            f"after {evidence.visitors:,} visitors."
+            f"{_as_one(evidence)}{decided} is best: decided at the "
+            f"{100 * evidence.question.alpha:.3g} % level after {evidence.visitors:,} "
+            f"{_noun(evidence)}."
         )
         chance = by_name[decided].p_best
         return Verdict("decided", sentence, decided, chance, evidence.method, 0)
@@ -48,11 +49,21 @@ def _early(evidence: Evidence) -> str:
     if not evidence.question.arms:
         return "No arm is in play."
     if not evidence.visitors:
-        return "No visitors yet."
+        return f"No {_noun(evidence)} yet."
     if not evidence.rewards.any():
-        plural = "" if evidence.visitors == 1 else "s"
-        return f"No rewards yet: {evidence.visitors:,} visitor{plural} so far."
+        noun = _noun(evidence)[: -1 if evidence.visitors == 1 else None]
+        return f"No rewards yet: {evidence.visitors:,} {noun} so far."
     return ""
+
+
+def _noun(evidence: Evidence) -> str:
+    """Return what is counted: by context, each request may make a choice of its own."""
+    return "decisions" if evidence.question.by_context else "visitors"
+
+
+def _as_one(evidence: Evidence) -> str:
+    """Say how arms are compared that are not chosen for all alike."""
+    return "As one arm for everybody, " if evidence.question.by_context else ""
 
 
 def _leader(rows: list[ArmResult]) -> ArmResult:
@@ -72,6 +83,8 @@ def _declared(evidence: Evidence, row: ArmResult | None, decided: str | None) ->
         rest = "the test has not decided" if evidence.test else "no test holds for this bandit"
     else:
         rest = "the test agrees" if decided == winner else f"the test says {decided}"
+    if evidence.question.by_context:
+        rest = f"as one arm for everybody, {rest}"
     sentence = f"{winner} was declared the winner; {rest}."
     chance = row.p_best if row else None
     return Verdict("declared", sentence, winner, chance, evidence.method, None)
@@ -79,7 +92,9 @@ def _declared(evidence: Evidence, row: ArmResult | None, decided: str | None) ->
 
 def _undecided(evidence: Evidence, leader: ArmResult) -> Verdict:
     chance = leader.p_best
-    leads = f"{leader.arm} leads" + (f" with {percent(chance)}" if chance is not None else "")
+    leads = f"{_as_one(evidence)}{leader.arm} leads" + (
+        f" with {percent(chance)}" if chance is not None else ""
+    )
     if not evidence.test and not evidence.is_waiting:
         sentence = f"{leads}; no test holds: {evidence.obstacle}."
         return Verdict("untestable", sentence, leader.arm, chance, NOT_YET, None)
@@ -87,11 +102,11 @@ def _undecided(evidence: Evidence, leader: ArmResult) -> Verdict:
     if poor:
         rest = poor
     elif more is not None:
-        rest = f"about {two_digits(more):,} more visitors"
+        rest = f"about {two_digits(more):,} more {_noun(evidence)}"
     elif evidence.rewards[: evidence.played].min() < FEWEST_REWARDS:
-        rest = "too early to tell how many more visitors it takes"
+        rest = f"too early to tell how many more {_noun(evidence)} it takes"
     else:
-        state, rest = "alike", f"so alike that {MOST_MORE:,} more visitors would not do"
+        state, rest = "alike", f"so alike that {MOST_MORE:,} more {_noun(evidence)} would not do"
     sentence = f"{leads}; not decided: {rest}."
     return Verdict(state, sentence, leader.arm, chance, evidence.method, more)
 

@@ -115,14 +115,22 @@ class Books:
             self.write_model(n, {})
 
     def candidate(self, index: Index, n: int | None, champion: int) -> ModelRecord:
-        """Return the record of a trained model, by default the newest that is not the champion.
+        """Return the record of a trained model.
+
+        :param n: by default the newest, if it is newer than the champion and was not taken back
 
         :raises LifecycleError: there is none
         """
         if n is None:
-            fit = [each for each in index.models if each.is_trained and each.n != champion]
+            fit = [
+                each
+                for each in index.models
+                if each.is_trained and each.n > champion and each.rolled_back_at is None
+            ]
             if not fit:
-                raise LifecycleError(f"{self.name!r} has no trained model; train one first")
+                raise LifecycleError(
+                    f"{self.name!r} has no trained model that is newer than what serves; train one"
+                )
             return fit[-1]
         record = index.get(n)
         if record is None or not record.is_trained:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from ..errors import ConfigurationError
 from ..features import Features
 from ..model import FloatArray, IntArray, Stats
 from .fitted import Places
+
+if TYPE_CHECKING:
+    from .data import TrainingData
 
 MOST_COLUMNS = 2000
 """Columns of features; the normal equations need their square for each arm."""
@@ -47,24 +50,6 @@ EXPLORE: Mapping[str, Callable[[FloatArray, float], FloatArray]] = {
     "square_cb": _square_cb,
 }
 """Predicted rewards and an amount -> probabilities."""
-
-
-class Examples(Protocol):
-    """What a trainer is given; :class:`~flask_bandit.learning.data.TrainingData` is one."""
-
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """The arms in the code."""
-        ...
-
-    @property
-    def features(self) -> Features | None:
-        """What is known at a choice."""
-        ...
-
-    def __iter__(self) -> Any:
-        """Yield batches of decisions."""
-        ...
 
 
 class LinearModel:
@@ -172,7 +157,7 @@ class RidgeTrainer:
         self._explore, self._ridge = explore, ridge
         self._amounts = {"epsilon_greedy": epsilon, "softmax": tau, "square_cb": gamma}
 
-    def fit(self, data: Examples) -> LinearModel:
+    def fit(self, data: TrainingData) -> LinearModel:
         """Return the model of some decisions, read once.
 
         :raises ConfigurationError: more features than can be solved for

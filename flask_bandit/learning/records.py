@@ -5,9 +5,12 @@ Plain values with JSON of their own. Must not import a storage or Flask.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
+
+from ..control import Control
 
 TRAIN, EVALUATE, DEPLOY = "train", "evaluate", "deploy"
 PENDING, STOPPED, FAILED = "PENDING", "STOPPED", "FAILED"
@@ -25,6 +28,7 @@ class EvaluationRecord:
     """What one window of held-out decisions said about a model.
 
     :param n: the model
+    :param bandit_version: a reset of the bandit starts another one
     :param champion: what it was compared with; 0 for the policy of the code
     :param attempt: the how manieth window that was judged; each is judged once
     :param error_rate: chance at which ``lower`` is above the true difference
@@ -49,6 +53,7 @@ class EvaluationRecord:
     """
 
     n: int
+    bandit_version: int
     champion: int
     attempt: int
     error_rate: float
@@ -79,6 +84,7 @@ class ModelRecord:
     :param trainer: name or dotted path of what fitted it
     :param params: the trainer's parameters
     :param parent: the champion when it was trained, or deployed; 0 for the policy of the code
+    :param bandit_version: whose decisions it was fitted on
     :param created: seconds since the epoch
     :param by: who had it trained
     :param states: ``train``, ``evaluate``, ``deploy`` -> how far that is
@@ -99,6 +105,7 @@ class ModelRecord:
     trainer: str = ""
     params: Mapping[str, Any] = field(default_factory=dict)
     parent: int = 0
+    bandit_version: int = 1
     created: float = 0.0
     by: str = ""
     states: Mapping[str, str] = field(default_factory=dict)
@@ -201,6 +208,11 @@ class Index:
         others = (each for each in self.models if each.n != record.n)
         return self._with((*others, record))
 
+    def moved(self, n: int, state: str, **changes: Any) -> Index:
+        """Return it with another state of a model's deployment, if it is known."""
+        record = self.get(n)
+        return self if record is None else self.put(record.at(DEPLOY, state, **changes))
+
     def without(self, numbers: Iterable[int]) -> Index:
         """Return it without some records."""
         gone = set(numbers)
@@ -213,6 +225,31 @@ class Index:
             models=ordered,
             following=max([self.following, *(each.n + 1 for each in ordered)]),
         )
+
+
+def deployed(record: ModelRecord, parent: int, backup: str) -> ModelRecord:
+    """Return the record of a model that serves from now on.
+
+    :param parent: what served before
+    :param backup: where everything was saved
+    """
+    return record.at(
+        DEPLOY,
+        DONE[DEPLOY],
+        parent=parent,
+        deployed_at=time.time(),
+        rolled_back_at=None,
+        backup=backup,
+    )
+
+
+def valid_evaluation(record: ModelRecord | None, control: Control) -> EvaluationRecord | None:
+    """Return what is known of a model against what serves now."""
+    judged = record.evaluation if record else None
+    if record is None or judged is None:
+        return None
+    is_same = (judged.champion, judged.bandit_version) == (control.model, control.version)
+    return judged if is_same and judged.at > (record.rolled_back_at or 0.0) else None
 
 
 def _loaded(cls: type[_T], state: Mapping[str, Any]) -> _T:

@@ -49,6 +49,7 @@ class Source:
 
     file: str
     columns: Columns
+    features: tuple[str, ...]
     numeric: tuple[str, ...]
     bandit: str | None
 
@@ -61,6 +62,7 @@ class Source:
                     lines,
                     self.file,
                     columns=self.columns,
+                    features=self.features,
                     numeric=self.numeric,
                     bandit=self.bandit,
                 )
@@ -159,7 +161,7 @@ def replay_command(
     would have chosen what was logged, and learns from these only; so in a uniform log of K arms
     about one event in K counts. The same seed gives the same numbers.
     """
-    source = Source(file, columns, _numeric(features), bandit)
+    source = Source(file, columns, tuple(features), _numeric(features), bandit)
     names = dict.fromkeys(policies)
     try:
         spec = Features.parse(features).spec() if features else {}
@@ -287,9 +289,9 @@ def _as_text(rows: list[Row], found: Survey, seed: int) -> str:
     if curves:
         # The first few events swing too far for a scale.
         settled = [value for _, curve in curves for value in curve[len(curve) // 4 :]]
-        ends = min(settled), max(settled)
-        lines += ["", f"Reward per event so far, from {ends[0]:.4g} (▁) to {ends[1]:.4g} (█)"]
-        lines += [f"{name:{width}}  {_curve(curve, *ends)}" for name, curve in curves]
+        low, high = min(settled), max(settled)
+        lines += ["", f"Reward per event so far, from {low:.4g} (▁) to {high:.4g} (█)"]
+        lines += [f"{name:{width}}  {_curve(curve, low, high)}" for name, curve in curves]
     return "\n".join(lines)
 
 

@@ -20,18 +20,29 @@ ContextSource: TypeAlias = "Context | Callable[[], Context | None] | None"
 """A context, or what returns it inside the request; ``None``: the bandit's own option."""
 
 
+def require_features(state: AppState, name: str, given: ContextSource) -> None:
+    """Complain of a context for a bandit that can do nothing with it.
+
+    :param given: with the choice
+    """
+    bandit = state.bandits[name]
+    if bandit.features is None and not (given is None and bandit.options.context is None):
+        problem = ConfigurationError(
+            f"a choice of {name!r} has a context, and the bandit declares no features; give it "
+            "some, as in features={'age': 'numeric', 'country': ['de', 'fr']}, or no context"
+        )
+        _complain(state, name, problem)
+
+
 def context_of(state: AppState, name: str, given: ContextSource) -> dict[str, Any] | None:
     """Return the context of a choice as it is logged, ``None`` where there is none.
 
     :param given: with the choice
     """
     bandit = state.bandits[name]
-    source = bandit.options.context if given is None else given
-    if source is None:
-        return None
     features = bandit.features
-    if features is None:
-        _complain(state, name, _no_features(name))
+    source = bandit.options.context if given is None else given
+    if source is None or features is None:
         return None
     try:
         found = source if isinstance(source, Mapping) else state.app.ensure_sync(source)()
@@ -68,10 +79,3 @@ def _complain(state: AppState, name: str, problem: Exception) -> None:
             problem,
             exc_info=problem,
         )
-
-
-def _no_features(name: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"a choice of {name!r} is given a context, and the bandit declares no features; give it "
-        "some, as in features={'age': 'numeric', 'country': ['de', 'fr']}, or no context"
-    )

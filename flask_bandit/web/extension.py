@@ -6,6 +6,7 @@ import time
 import types
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, has_app_context, request
@@ -13,7 +14,7 @@ from flask.globals import request_ctx
 from werkzeug.exceptions import HTTPException
 
 from ..bandits import Bandit
-from ..engine import logger
+from ..engine import Engine, logger
 from ..errors import BanditError, ConfigurationError
 from ..model import ArmStats
 from . import beacon, decorators, templating, tokens
@@ -113,6 +114,16 @@ class BanditMiddleware:
         """
         self._hooks.override = function_of("override_guard", function)
         return function
+
+    @property
+    def engine(self) -> Engine:
+        """What decides and stores for the current app, as an ``ExperimentManager`` needs it."""
+        return self._state().engine
+
+    @property
+    def backup_folder(self) -> Path:
+        """Where an ``ExperimentManager`` keeps a copy of everything before it deploys a model."""
+        return Path(self._state().app.instance_path) / "bandit-backups"
 
     def visit(self, subject: object) -> SubjectVisit:
         """Choose and reward for a known user outside a request, as in a job or for a mail.

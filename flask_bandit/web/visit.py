@@ -18,7 +18,7 @@ from ..model import HELD_OUT, Decision, Reward
 from ..storage.base import CommitResult
 from .admission import Shown, common_arm, refusal
 from .assignments import Assignment, new_visitor
-from .contexts import Context, ContextSource, context_of
+from .contexts import Context, ContextSource, context_of, require_features
 from .earned import Earned, EarnedKey, RewardRule, earned_key, on_success, reward_for
 from .holding import Holder
 from .identity import StorageAwayError, Subject
@@ -61,6 +61,7 @@ class Visit(Holder):
         shown = self.shown.get(name)
         if shown is None:
             _ = self.cookie
+            require_features(self.state, name, context)
             shown = self.shown[name] = self._show(name, bandit, context)
         return shown.arm
 
@@ -264,8 +265,8 @@ class Visit(Holder):
             held = cookie.assignments.get(name)
             # An assignment of this version that is not remembered names an arm that was removed,
             # or one of a bandit that draws anew each time.
-            removed = held is not None and held.version == self.control(name).version
-            self._reassigned[name] = held.reassigned + 1 if held is not None and removed else 0
+            is_next = held is not None and held.version == self.control(name).version
+            self._reassigned[name] = held.reassigned + 1 if held is not None and is_next else 0
             cookie.visitor = cookie.visitor or new_visitor()
         return self.state.engine.decide(
             name,

@@ -270,10 +270,10 @@ def test_lock_held_by_another_process(storage: JSONBanditStorage, path: Path) ->
 
 
 def test_lock_held_by_another_thread(storage: JSONBanditStorage) -> None:
-    storage._lock.acquire(None)
+    storage._access.lock.acquire(None)
     with pytest.raises(StorageTimeoutError, match="Another thread"):
         storage.commit(decisions(decision("1")), 0.01)
-    storage._lock.release()
+    storage._access.lock.release()
     storage.commit(decisions(decision("1")), 5.0)
 
 
@@ -282,10 +282,10 @@ def test_lock_file_removed_while_in_use(path: Path) -> None:
     one.commit(decisions(decision("1")))
     for first, second in ((one, two), (two, one)):
         path.with_name(f"{path.name}.lock").unlink()
-        first._file_lock.acquire(None)
+        first._access.file_lock.acquire(None)
         with pytest.raises(StorageTimeoutError):
             second.commit(decisions(decision("2")), 0.01)
-        first._file_lock.release()
+        first._access.file_lock.release()
     two.commit(decisions(decision("2")), 5.0)
     one.commit(decisions(decision("3")), 5.0)
     assert pulls(two) == 3

@@ -5,17 +5,15 @@ Imports only the model, the errors and the standard library.
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
-from ...errors import ConfigurationError, StorageCorruptError, StorageError
+from ...errors import ConfigurationError, StorageError
 from ...model import Arrays, BanditKey, Counts, Decision, LogEntry
 from ..base import (
     BanditStorage,
@@ -35,19 +33,15 @@ from ..codec import (
 )
 from ..digests import digest_text
 from ..ledger import erased, is_erasable, is_logged, is_prunable, is_redactable
-from ..locks import FileLock, ThreadLock, deadline_of, remaining
+from ..locks import FileLock, deadline_of, remaining
+from .access import Access
 from .digests import Digests, digest_of
 from .history import Rewriting, read_commits, read_log
 from .journal import Journal
-from .replica import Replica
-from .upkeep import Upkeep
 
 logger = logging.getLogger(__name__)
 
 MANY_DECISIONS = 100_000
-
-_T = TypeVar("_T")
-_opened: weakref.WeakSet[JSONBanditStorage] = weakref.WeakSet()
 
 
 class JSONBanditStorage(BanditStorage):
@@ -76,10 +70,9 @@ class JSONBanditStorage(BanditStorage):
             raise ConfigurationError("A JSON storage needs a path, as 'bandit_storage.json'.")
         self.path = os.path.abspath(os.fspath(path))
         self.fsync = boolean_option("fsync", fsync)
-        self._lock = ThreadLock(self.path)
+        self._access = Access(self.path, self.fsync)
         self._digests = Digests(f"{self.path}.digests")
         self._warned = False
-        self._reset()
 
     @classmethod
     def from_uri(cls, uri: str, **options: Any) -> JSONBanditStorage:
@@ -109,7 +102,7 @@ class JSONBanditStorage(BanditStorage):
         :raises StorageError: a value cannot be stored or the file cannot be written
         """
         clean = clean_commit(commit)
-        return self._run(lambda: self._commit(clean), timeout, locked=True)
+        return self._access.run(lambda: self._commit(clean), timeout, locked=True)
 
     def read_counts(self, timeout: float | None = None) -> Counts:
         """Return the sums of all bandits and versions; see :meth:`BanditStorage.read_counts`.
@@ -118,7 +111,7 @@ class JSONBanditStorage(BanditStorage):
         :raises StorageCorruptError: the files are not what was written
         :raises StorageError: the files cannot be read
         """
-        return self._run(lambda: self._replica.ledger.snapshot(), timeout)
+        return self._access.run(lambda: self._access.replica.ledger.snapshot(), timeout)
 
     def read_arrays(self, timeout: float | None = None) -> Arrays:
         """Return the sums of all terms; see :meth:`BanditStorage.read_arrays`.
@@ -127,7 +120,7 @@ class JSONBanditStorage(BanditStorage):
         :raises StorageCorruptError: the files are not what was written
         :raises StorageError: the files cannot be read
         """
-        return self._run(lambda: self._replica.ledger.arrays_snapshot(), timeout)
+        return self._access.run(lambda: self._access.replica.ledger.arrays_snapshot(), timeout)
 
     def get_decisions(
         self, ids: Iterable[str], timeout: float | None = None
@@ -141,10 +134,10 @@ class JSONBanditStorage(BanditStorage):
         wanted = list(ids)
 
         def read() -> dict[str, Decision]:
-            replica = self._replica
+            replica = self._access.replica
             return {id_: replica.decision(id_) for id_ in wanted if id_ in replica.places}
 
-        return self._run(read, timeout)
+        return self._access.run(read, timeout)
 
     def iter_log(
         self,
@@ -158,7 +151,7 @@ class JSONBanditStorage(BanditStorage):
         :raises StorageCorruptError: the files are not what was written
         :raises StorageError: the files cannot be read
         """
-        source = self._run(self._reader, None)
+        source = self._access.run(self._reader, None)
         if source is None:
             return iter(())
         return read_log(*source, lambda made: is_logged(made, bandit, since, until))
@@ -169,8 +162,8 @@ class JSONBanditStorage(BanditStorage):
         :raises StorageCorruptError: the files are not what was written
         :raises StorageError: the files cannot be read
         """
-        source, arrays = self._run(
-            lambda: (self._reader(), self._replica.ledger.arrays_snapshot()), None
+        source, arrays = self._access.run(
+            lambda: (self._reader(), self._access.replica.ledger.arrays_snapshot()), None
         )
         return iter(()) if source is None else read_commits(*source, arrays)
 
@@ -183,7 +176,7 @@ class JSONBanditStorage(BanditStorage):
         :raises StorageCorruptError: the files are not what was written
         :raises StorageError: the files cannot be written; nothing was pruned
         """
-        if not self._run(lambda: self._replica.journal.offset, None):
+        if not self._access.run(lambda: self._access.replica.journal.offset, None):
             return 0
         return self._rewrite(lambda made: made.pruned() if is_prunable(made, before) else None)
 
@@ -233,19 +226,23 @@ class JSONBanditStorage(BanditStorage):
         deadline: float | None,
     ) -> int:
         def is_any_stored() -> bool:
-            return any(id_ in self._replica.places for id_ in ids)
+            return any(id_ in self._access.replica.places for id_ in ids)
 
-        return self._rewrite(change, deadline) if self._run(is_any_stored, _left(deadline)) else 0
+        return (
+            self._rewrite(change, deadline)
+            if self._access.run(is_any_stored, _left(deadline))
+            else 0
+        )
 
     def _rewrite(
         self, change: Callable[[Decision], Decision | None], deadline: float | None = None
     ) -> int:
         # The lock of the new file is a lock among those who rewrite: it becomes the journal, or
         # goes away, before the next one may go on.
-        path = f"{os.path.realpath(self._replica.journal.path)}.tmp"
+        path = f"{os.path.realpath(self._access.replica.journal.path)}.tmp"
         with closing(FileLock(path)) as lock:
             lock.acquire(deadline)
-            source = self._run(self._reader, _left(deadline))
+            source = self._access.run(self._reader, _left(deadline))
             if source is None:
                 return 0
             reader, end = source
@@ -253,12 +250,12 @@ class JSONBanditStorage(BanditStorage):
                 new.begin()
                 new.copy(end)
                 if new.count:
-                    self._run(lambda: self._finish(new), _left(deadline), locked=True)
+                    self._access.run(lambda: self._finish(new), _left(deadline), locked=True)
                 return new.count
 
     def _finish(self, new: Rewriting) -> None:
         """Take over what came meanwhile, while nothing else can come."""
-        replica = self._replica
+        replica = self._access.replica
         new.copy(replica.journal.offset)
         if not new.is_complete(replica.journal):
             raise StorageError(
@@ -267,7 +264,7 @@ class JSONBanditStorage(BanditStorage):
             )
         new.finish(replica.ledger.arrays)
         replica.replace_journal(new.journal, new.places)
-        self._upkeep.after_replacement()
+        self._access.upkeep.after_replacement()
 
     def read_control(self, timeout: float | None = None) -> Mapping[str, ControlState]:
         """Return what was decided about bandits; see :meth:`BanditStorage.read_control`.
@@ -276,7 +273,7 @@ class JSONBanditStorage(BanditStorage):
         :raises StorageCorruptError: the files are not what was written
         :raises StorageError: the files cannot be read
         """
-        return self._run(lambda: deepcopy(self._replica.control), timeout)
+        return self._access.run(lambda: deepcopy(self._access.replica.control), timeout)
 
     def write_control(
         self,
@@ -293,14 +290,16 @@ class JSONBanditStorage(BanditStorage):
         """
         name, clean = clean_bandit(bandit), clean_control(state)
         seen = None if expected is None else control_text(expected)
-        return self._run(lambda: self._write_control(name, clean, seen), timeout, locked=True)
+        return self._access.run(
+            lambda: self._write_control(name, clean, seen), timeout, locked=True
+        )
 
     def _write_control(self, bandit: str, state: ControlState, expected: str | None) -> bool:
-        stored = self._replica.control.get(bandit)
+        stored = self._access.replica.control.get(bandit)
         if (None if stored is None else control_text(stored)) != expected:
             return False
-        self._replica.write_control(bandit, state)
-        self._upkeep.after_write()
+        self._access.replica.write_control(bandit, state)
+        self._access.upkeep.after_write()
         return True
 
     def read_digest(self, key: BanditKey, timeout: float | None = None) -> StoredDigest | None:
@@ -312,7 +311,9 @@ class JSONBanditStorage(BanditStorage):
         """
         # Before the journal is followed: the lines that it was made of are there by then.
         found = self._digests.find(clean_key(key))
-        return self._run(lambda: digest_of(found, self._replica.journal.mark), timeout)
+        return self._access.run(
+            lambda: digest_of(found, self._access.replica.journal.mark), timeout
+        )
 
     def write_digest(
         self,
@@ -330,13 +331,13 @@ class JSONBanditStorage(BanditStorage):
         clean, text = clean_key(key), digest_text(state)
 
         def replace() -> bool:
-            return self._digests.replace(clean, text, revision, self._replica.journal.mark)
+            return self._digests.replace(clean, text, revision, self._access.replica.journal.mark)
 
-        return self._run(replace, timeout, locked=True)
+        return self._access.run(replace, timeout, locked=True)
 
     def _reader(self) -> tuple[Journal, int] | None:
         """Return a reader of the journal and where it ends now; ``None`` if there is none."""
-        journal = self._replica.journal
+        journal = self._access.replica.journal
         return (journal.reader(), journal.offset) if journal.offset else None
 
     def close(self) -> None:
@@ -344,88 +345,19 @@ class JSONBanditStorage(BanditStorage):
 
         Never raises; using the storage again opens the files again.
         """
-        try:
-            self._lock.acquire(deadline_of(1.0))
-        except StorageError as error:
-            logger.warning("Could not close %s: %s", self.path, error)
-            return
-        try:
-            if self._upkeep.behind and self._pid == os.getpid():
-                self._file_lock.acquire(deadline_of(1.0))
-                self._replica.follow(locked=True)
-                self._upkeep.finish()
-        except (OSError, StorageError) as error:
-            # Nothing is lost: both files are rebuilt from the journal.
-            logger.warning("Could not bring %s up to date: %s", self.path, error)
-        finally:
-            self._reset()
-            self._lock.release()
-
-    def _reset(self) -> None:
-        """Forget what was read; the files are opened at the next use, in whatever process."""
-        for old in (getattr(self, "_replica", None), getattr(self, "_file_lock", None)):
-            if old is not None:
-                old.close()
-        self._pid = os.getpid()
-        self._replica = Replica(self.path, self.fsync)
-        self._upkeep = Upkeep(self._replica)
-        self._file_lock = FileLock(f"{self.path}.lock")
-        _opened.add(self)
-
-    def _run(self, work: Callable[[], _T], timeout: float | None, locked: bool = False) -> _T:
-        """Do ``work`` on an up-to-date replica, alone in this process, or alone altogether."""
-        deadline = deadline_of(timeout)
-        self._lock.acquire(deadline)
-        try:
-            if self._pid != os.getpid():
-                # A lock that is inherited is shared with the parent: it would exclude nobody.
-                self._reset()
-            if locked:
-                return self._run_locked(work, deadline)
-            try:
-                self._replica.follow(locked=False)
-            except StorageCorruptError as error:
-                self._look_again(error, deadline)
-            return work()
-        except StorageError:
-            raise
-        except BaseException:
-            # Interrupted in the middle: what is in memory may be half of a commit.
-            self._reset()
-            raise
-        finally:
-            self._lock.release()
-
-    def _run_locked(self, work: Callable[[], _T], deadline: float | None) -> _T:
-        self._file_lock.acquire(deadline)
-        try:
-            self._replica.follow(locked=True)
-            return work()
-        finally:
-            self._file_lock.release()
-
-    def _look_again(self, error: StorageCorruptError, deadline: float | None) -> None:
-        """Read once more under the lock: a line that is just being taken back looks damaged."""
-        try:
-            self._file_lock.acquire(deadline)
-        except StorageError:
-            raise error from None
-        try:
-            self._replica.follow(locked=True)
-        finally:
-            self._file_lock.release()
+        self._access.close()
 
     def _commit(self, commit: Commit) -> CommitResult:
-        replica = self._replica
+        replica = self._access.replica
         before = replica.journal.offset
         outcome = replica.write(commit)
         if replica.journal.offset != before:
-            self._upkeep.after_write()
+            self._access.upkeep.after_write()
             self._warn_once()
         return replica.result(commit, outcome)
 
     def _warn_once(self) -> None:
-        if not self._warned and len(self._replica.places) > MANY_DECISIONS:
+        if not self._warned and len(self._access.replica.places) > MANY_DECISIONS:
             self._warned = True
             logger.warning(
                 "%s holds more than %d decisions, and each process keeps their ids in memory:"
@@ -439,9 +371,3 @@ class JSONBanditStorage(BanditStorage):
 def _left(deadline: float | None) -> float | None:
     """Return the timeout that ends at a deadline."""
     return None if deadline is None else remaining(deadline)
-
-
-@atexit.register
-def _close_all() -> None:
-    for storage in list(_opened):
-        storage.close()
