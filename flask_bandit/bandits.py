@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from .algorithms import (
     AnnealingEpsilonGreedyPolicy,
@@ -11,14 +12,19 @@ from .algorithms import (
     Exp3Policy,
     GaussianThompsonPolicy,
     KLUCBPolicy,
+    LinEpsilonGreedyPolicy,
+    LinThompsonPolicy,
+    LinUCBPolicy,
     NaiveStochasticPolicy,
     SoftmaxPolicy,
+    SquareCBPolicy,
     ThompsonPolicy,
     UCB1Policy,
     UCBTunedPolicy,
 )
 from .bandit import Bandit
-from .options import BanditOptions
+from .features import Features
+from .options import BanditOptions, ContextualOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -31,8 +37,12 @@ __all__ = [
     "Exp3Bandit",
     "GaussianThompsonBandit",
     "KLUCBBandit",
+    "LinEpsilonGreedyBandit",
+    "LinThompsonBandit",
+    "LinUCBBandit",
     "NaiveStochasticBandit",
     "SoftmaxBandit",
+    "SquareCBBandit",
     "ThompsonBandit",
     "UCB1Bandit",
     "UCBTunedBandit",
@@ -116,3 +126,59 @@ class Exp3Bandit(Bandit):
 
     def __init__(self, gamma: float = 0.1, **options: Unpack[BanditOptions]) -> None:
         super().__init__(Exp3Policy(gamma), **options)
+
+
+class LinThompsonBandit(Bandit):
+    """A contextual bandit with :class:`~flask_bandit.algorithms.LinThompsonPolicy`; the one to start with."""
+
+    def __init__(
+        self,
+        features: Features | Mapping[str, Any],
+        scale: float = 0.5,
+        *,
+        ridge: float = 1.0,
+        **options: Unpack[ContextualOptions],
+    ) -> None:
+        super().__init__(LinThompsonPolicy(features, scale, ridge=ridge), **options)
+
+
+class LinUCBBandit(Bandit):
+    """A contextual bandit with :class:`~flask_bandit.algorithms.LinUCBPolicy`."""
+
+    def __init__(
+        self,
+        features: Features | Mapping[str, Any],
+        alpha: float = 0.25,
+        *,
+        ridge: float = 1.0,
+        **options: Unpack[ContextualOptions],
+    ) -> None:
+        super().__init__(LinUCBPolicy(features, alpha, ridge=ridge), **options)
+
+
+class SquareCBBandit(Bandit):
+    """A contextual bandit with :class:`~flask_bandit.algorithms.SquareCBPolicy`."""
+
+    def __init__(
+        self,
+        features: Features | Mapping[str, Any],
+        gamma: float = 30.0,
+        *,
+        ridge: float = 1.0,
+        **options: Unpack[ContextualOptions],
+    ) -> None:
+        super().__init__(SquareCBPolicy(features, gamma, ridge=ridge), **options)
+
+
+class LinEpsilonGreedyBandit(Bandit):
+    """A contextual bandit with :class:`~flask_bandit.algorithms.LinEpsilonGreedyPolicy`."""
+
+    def __init__(
+        self,
+        features: Features | Mapping[str, Any],
+        epsilon: float = 0.1,
+        *,
+        ridge: float = 1.0,
+        **options: Unpack[ContextualOptions],
+    ) -> None:
+        super().__init__(LinEpsilonGreedyPolicy(features, epsilon, ridge=ridge), **options)

@@ -49,8 +49,8 @@ def duration(value: Any) -> float:
     return seconds
 
 
-class BanditOptions(TypedDict, total=False):
-    """The keyword arguments of every bandit; :class:`Options` says what they mean."""
+class ContextualOptions(TypedDict, total=False):
+    """The keyword arguments of every contextual bandit; :class:`Options` says what they mean."""
 
     floor: float
     min_propensity: float
@@ -59,14 +59,19 @@ class BanditOptions(TypedDict, total=False):
     goal: str
     goals: Mapping[str, str]
     reward_window: float | str | timedelta
-    half_life: float | str | timedelta
     group: str
     targeting: Callable[[], bool]
-    features: Features | Mapping[str, Any]
     context: Callable[[], Mapping[str, Any] | None]
     private: Sequence[str]
     sticky: bool
     evaluation: float
+
+
+class BanditOptions(ContextualOptions, total=False):
+    """The keyword arguments of every other bandit."""
+
+    half_life: float | str | timedelta
+    features: Features | Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ _EXTRAS = {
     "babel": "admin",
     "flask_admin": "admin",
     "pygal": "admin",
+    "vowpalwabbit": "vw",
 }
 """The extra that brings a package."""
 _SCHEME_EXTRAS = {"postgresql": "postgres"}
@@ -175,9 +176,10 @@ def policy_from_name(name: str, params: Mapping[str, Any]) -> PolicyProtocol:
     :param params: the constructor's arguments by name
     :raises ConfigurationError: no such policy, or arguments that do not fit it
     """
-    from .algorithms import POLICIES
+    from .algorithms import CONTEXTUAL_POLICIES, POLICIES
 
-    builtin = {key: f"{cls.__module__}:{cls.__qualname__}" for key, cls in POLICIES.items()}
+    known: dict[str, type] = {**POLICIES, **CONTEXTUAL_POLICIES}
+    builtin = {key: f"{cls.__module__}:{cls.__qualname__}" for key, cls in known.items()}
     if "." in name or ":" in name:
         found = import_object(name)
     else:

@@ -87,6 +87,7 @@ OPTIONAL = [
     "scipy",
     "selenium",
     "sqlalchemy",
+    "vowpalwabbit",
     "wtforms",
 ]
 
@@ -97,6 +98,7 @@ OPTIONAL = [
         "import flask_bandit",
         "import flask_bandit.bandits",
         "import flask_bandit.algorithms",
+        "import flask_bandit.learning",
         "import flask_bandit.storage",
         "import flask_bandit.web.cli",
         "import example.app",

@@ -1,6 +1,7 @@
 """What is believed of each arm's mean: intervals, chances of being the best, expected losses.
 
-Beta for rewards of 0 or 1, Student for any others, normal for weighted means. Pure; must not import Flask or a storage.
+Beta for rewards of 0 or 1, Student for any others, normal for weighted means. Pure; must not
+import Flask or a storage.
 """
 
 from __future__ import annotations

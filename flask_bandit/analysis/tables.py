@@ -79,8 +79,9 @@ def _of_weights(evidence: Evidence, found: Weighted) -> _Opinion:
     low, high = belief.interval(level)
     if evidence.is_binary:
         low, high = np.clip(low, 0.0, 1.0), np.clip(high, 0.0, 1.0)
-    for place, *ends in zip(places, ripe.mean.tolist(), low.tolist(), high.tolist(), strict=True):
-        means[place] = Interval(*ends, level, WEIGHTED)
+    for own, place in enumerate(places):
+        ends = float(low[own]), float(high[own])
+        means[place] = Interval(float(ripe.mean[own]), *ends, level, WEIGHTED)
     return _opinion(means, belief, places)
 
 

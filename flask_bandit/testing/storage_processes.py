@@ -17,7 +17,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..storage.base import BanditStorage, Commit
+from ..model import StatsDelta, Term
+from ..storage.base import BanditStorage, Commit, DecisionWrite
 from .storage_samples import KEY, decision, decisions, earn, pull, reward, rewards
 
 StorageFactory = Callable[[Path], BanditStorage]
@@ -147,7 +148,9 @@ def write_until_killed(make: StorageFactory, location: Path, diary: Path, first:
         for number in range(first, first + 1_000_000):
             notes.write(b"sent %d\n" % number)
             made = decision(f"k{number}")
-            storage.commit(Commit((pull(made),), (earn(reward(made)),)), PATIENCE)
+            delta = pull(made).delta + StatsDelta({}, (Term("green", "s:xx", (1.0, 2.0), True),))
+            write = DecisionWrite(made, delta)
+            storage.commit(Commit((write,), (earn(reward(made)),)), PATIENCE)
             notes.write(b"done %d\n" % number)
 
 
@@ -271,6 +274,10 @@ class ProcessTests:
             total += len(stored)
             row = storage.read_counts().get(KEY, {}).get("green", {})
             assert row.get("pulls", 0) == row.get("rewards", 0) == total
+            arrays = storage.read_arrays().get(KEY, {}).get("green", {})
+            assert [one.tolist() for one in arrays.values()] == [[total, 2 * total, 4 * total]] * (
+                total > 0
+            )
             storage.close()
             first += len(sent)
         assert total > 50, "the writers were killed before they wrote anything"

@@ -22,6 +22,7 @@ from .storage_goals import GoalTests
 from .storage_moves import MoveTests
 from .storage_network import NetworkTests
 from .storage_processes import ProcessTests, needs_durable
+from .storage_redact import RedactTests
 from .storage_resent import ResentTests
 from .storage_samples import (
     BANDIT,
@@ -46,6 +47,7 @@ class StorageSuite(
     GoalTests,
     ProcessTests,
     MoveTests,
+    RedactTests,
     ResentTests,
     NetworkTests,
 ):

@@ -67,8 +67,8 @@ class World:
         return batch(arm.tolist(), reward, propensities, contexts=contexts)
 
 
-TRUTH = 0.3 + 0.2 * 0.5 * (2.0 * 0.75 - 1.0)
-"""What :func:`target` earns: .3 + .2 (.75 - .25) times the mean of the size of x, which is .5."""
+TRUTH = 0.5 + 0.4 * 0.5 * (2.0 * 0.75 - 1.0)
+"""What :func:`target` earns: .5 + .4 (.75 - .25) times the mean of the size of x, which is .5."""
 
 
 def target(logged: Logged) -> FloatArray:
@@ -79,8 +79,8 @@ def target(logged: Logged) -> FloatArray:
 
 
 def rates(x: FloatArray) -> FloatArray:
-    """Return the chance of a reward by arm: .3 + .2 x and .3 - .2 x."""
-    return np.column_stack([0.3 + 0.2 * x, 0.3 - 0.2 * x])
+    """Return the chance of a reward by arm: .5 + .4 x and .5 - .4 x."""
+    return np.column_stack([0.5 + 0.4 * x, 0.5 - 0.4 * x])
 
 
 class Slope:

@@ -258,8 +258,8 @@ def write_change(connection: sqlite3.Connection, change: Change) -> None:
     connection.executemany(_ADD_COUNT, _count_rows(change.counts))
     for key, added in change.arrays.items():
         found = connection.execute(_SELECT_ARRAY, key).fetchone()
-        stored = None if found is None else _array_of(key, found[0])
-        connection.execute(_WRITE_ARRAY, (*key, array_bytes(grown(key, stored, added))))
+        sum_ = grown(key, None if found is None else _array_of(key, found[0]), added)
+        connection.execute(_WRITE_ARRAY, (*key, array_bytes(sum_)))
 
 
 def arrays_of(rows: Iterable[Row]) -> Arrays:

@@ -10,24 +10,27 @@ import glob
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from ...errors import ConfigurationError, StorageError
-from ...model import BanditKey, Counts, Decision, LogEntry
-from ..base import BanditStorage, Commit, CommitResult, ControlState, StoredDigest, boolean_option
-from ..codec import clean_bandit, clean_commit, clean_key, control_text
-from ..digests import digest_text
-from ..ledger import is_logged
-from ..locks import deadline_of, remaining
-from .sessions import FileSource, source_of, translated
-from .tables import (
-    LAYOUT,
-    Entry,
-    Tables,
-    decision_commit,
-    layout_of,
-    upgrade_tables,
+from ...model import Arrays, BanditKey, Counts, Decision, LogEntry
+from ..base import (
+    BanditStorage,
+    Commit,
+    CommitResult,
+    ControlState,
+    StoredDigest,
+    arrays_adjustment,
+    boolean_option,
 )
+from ..codec import clean_bandit, clean_commit, clean_contexts, clean_key, control_text
+from ..digests import digest_text
+from ..ledger import erased, is_erasable, is_logged, is_redactable
+from ..locks import deadline_of, remaining
+from .rows import Entry, decision_commit
+from .sessions import FileSource, source_of, translated
+from .tables import LAYOUT, Tables, layout_of, upgrade_tables
 from .transactions import Transactions
 
 PAGE = 200
@@ -104,6 +107,14 @@ class ZODBBanditStorage(BanditStorage):
         """
         return self._run(Tables.read_counts, timeout)
 
+    def read_arrays(self, timeout: float | None = None) -> Arrays:
+        """Return the sums of all terms; see :meth:`BanditStorage.read_arrays`.
+
+        :raises StorageTimeoutError: the server did not answer
+        :raises StorageError: the database failed
+        """
+        return self._run(Tables.read_arrays, timeout)
+
     def get_decisions(
         self, ids: Iterable[str], timeout: float | None = None
     ) -> Mapping[str, Decision]:
@@ -155,6 +166,8 @@ class ZODBBanditStorage(BanditStorage):
             yield Commit(rewards=stored.writes())
         for item in self._run(Tables.all_adjustments, None):
             yield Commit(adjustments=(item,))
+        for key, arms in self.read_arrays().items():
+            yield Commit(adjustments=(arrays_adjustment(key, arms),))
 
     def _entries(self, tree: str) -> Iterator[Entry]:
         return self._span(tree, 0, self._run(lambda tables: tables.last(tree), None))
@@ -207,14 +220,40 @@ class ZODBBanditStorage(BanditStorage):
         :raises StorageTimeoutError: the server did not answer; some may have been erased
         :raises StorageError: the database failed; what was erased so far is
         """
+        return self._change(list(dict.fromkeys(ids)), is_erasable, erased, timeout)
+
+    def redact(
+        self, contexts: Mapping[str, Mapping[str, Any] | None], timeout: float | None = None
+    ) -> int:
+        """Replace the contexts of decisions; see :meth:`BanditStorage.redact`.
+
+        What was there before stays until the ZODB is packed, as with :meth:`erase`.
+
+        :raises StorageTimeoutError: the server did not answer; some may have been replaced
+        :raises StorageError: a value cannot be stored, or the database failed
+        """
+        clean = clean_contexts(contexts)
+
+        def redacted(decision: Decision) -> Decision:
+            return replace(decision, context=clean[decision.id])
+
+        return self._change(list(clean), is_redactable, redacted, timeout)
+
+    def _change(
+        self,
+        ids: list[str],
+        concerns: Callable[[Decision], bool],
+        change: Callable[[Decision], Decision],
+        timeout: float | None,
+    ) -> int:
+        """Change decisions, some in each transaction; return how many it concerned."""
         deadline = deadline_of(timeout)
-        wanted = list(dict.fromkeys(ids))
-        erased = 0
-        for start in range(0, len(wanted), PAGE):
-            page = wanted[start : start + PAGE]
+        count = 0
+        for start in range(0, len(ids), PAGE):
+            page = ids[start : start + PAGE]
             left = None if deadline is None else remaining(deadline)
-            erased += self._run(lambda tables: tables.erase(page), left)  # noqa: B023
-        return erased
+            count += self._run(lambda tables: tables.change(page, concerns, change), left)  # noqa: B023
+        return count
 
     def read_control(self, timeout: float | None = None) -> Mapping[str, ControlState]:
         """Return what operators decided; see :meth:`BanditStorage.read_control`.

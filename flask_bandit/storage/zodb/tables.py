@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from BTrees.Length import Length
 from BTrees.LOBTree import LOBTree
@@ -19,27 +19,22 @@ from BTrees.OOBTree import OOBTree, OOTreeSet
 from persistent.mapping import PersistentMapping
 
 from ...errors import StorageError
-from ...model import BanditKey, Counts, Decision
+from ...model import Arrays, BanditKey, Counts, Decision, FloatArray
 from ..base import (
+    ARRAYS,
     Adjustment,
     Commit,
     CommitResult,
     ControlState,
     DecisionWrite,
-    RewardWrite,
     StoredDigest,
 )
-from ..codec import (
-    commit_from_record,
-    commit_to_record,
-    control_from_text,
-    decision_from_record,
-    reward_write_from_record,
-    reward_write_to_record,
-)
+from ..codec import commit_from_record, commit_to_record, control_from_text, decision_from_record
 from ..digests import digest_from_text
-from ..ledger import erased, is_erasable, is_prunable
-from ..settle import Change, StoredReward, settle, touched
+from ..ledger import is_prunable
+from ..packing import by_bandit, increased, packed, unpacked
+from ..settle import ArrayKey, Change, settle, touched
+from .rows import Entry, dump, load_decision, load_reward, put_decision, put_reward
 
 LAYOUT = 2
 """The layout that this code reads and writes."""
@@ -52,14 +47,6 @@ Part: TypeAlias = tuple[int, int] | list[int]
 """A part of the log: the numbers above one and up to another, or just these."""
 
 
-class Entry(NamedTuple):
-    """One row, read: a decision with its rewards, or rewards that wait for their decision."""
-
-    number: int
-    write: DecisionWrite | None
-    rewards: list[StoredReward]
-
-
 class Tables:
     """What is under our key of the root object.
 
@@ -69,6 +56,8 @@ class Tables:
     * ``owners``: reward id -> id of its decision
     * ``adjustments``: id -> (number, text)
     * ``counts``: (bandit, version, arm, name) -> sum
+    * ``arrays``: (bandit, version, arm, name) -> bytes of the sums, in an object; made with the
+      first one, so that processes of before go on
     * ``control``: bandit -> (id of the call that wrote it, text)
     * ``digests``: (bandit, version) -> revision, id of the call that wrote it, and text; made with
       the first one, so that processes of before go on
@@ -78,7 +67,8 @@ class Tables:
     A row is an object of its own, because ZODB writes a whole bucket for each change in it. It
     holds the decision and all its rewards: a decision and a reward for it that are stored at the
     same time change the same object, so that one of them conflicts, is sent again and sees the
-    other. Sums are ``Length`` objects, which ZODB adds up instead of reporting a conflict.
+    other. Sums are ``Length`` objects, which ZODB adds up instead of reporting a conflict; two who
+    add to an array conflict.
 
     The numbers of the log are times of storing. So a stretch of time is found by them, and only
     the decisions of another time, as those of an import, need an index.
@@ -110,7 +100,7 @@ class Tables:
                 continue
             if row["decision"] is not None:
                 decisions[id_] = decision_from_record(json.loads(row["decision"]))
-            for reward in map(_load_reward, row["rewards"].values()):
+            for reward in map(load_reward, row["rewards"].values()):
                 if reward.reward.id in asked or (id_ in sent and not reward.counted):
                     rewards.append(reward)
         known = [id_ for id_ in need.adjustments if id_ in self.adjustments]
@@ -121,7 +111,7 @@ class Tables:
     def _write(self, change: Change, rows: dict[str, Any]) -> None:
         for write in change.decisions:
             row = self._row(write.decision.id, rows)
-            _put_decision(row, write)
+            put_decision(row, write)
             if row["parked"] is not None:
                 del self.parked[row["parked"]]
                 row["parked"] = None
@@ -134,14 +124,14 @@ class Tables:
             decision_id = reward.reward.decision_id
             row = self._row(decision_id, rows)
             self.owners[reward.reward.id] = decision_id
-            _put_reward(row, reward)
+            put_reward(row, reward)
             if row["decision"] is None and row["parked"] is None:
                 row["parked"] = _next_number(self.parked)
                 self.parked[row["parked"]] = row
         for reward in change.updated_rewards:
-            _put_reward(rows[reward.reward.decision_id], reward)
+            put_reward(rows[reward.reward.decision_id], reward)
         for number, item in enumerate(change.adjustments, time.time_ns()):
-            text = _dump(commit_to_record(Commit(adjustments=(item,)))["adjustments"][0])
+            text = dump(commit_to_record(Commit(adjustments=(item,)))["adjustments"][0])
             self.adjustments[item.id] = (number, text)
         for key, value in change.counts.items():
             total = self.counts.get(tuple(key))
@@ -149,6 +139,16 @@ class Tables:
                 self.counts[tuple(key)] = Length(value)
             else:
                 total.change(value)
+        for place, added in change.arrays.items():
+            self._add_array(place, added)
+
+    def _add_array(self, key: ArrayKey, added: FloatArray) -> None:
+        arrays = self.home.setdefault("arrays", OOBTree())
+        row = arrays.get(tuple(key))
+        if row is None:
+            arrays[tuple(key)] = PersistentMapping(sums=packed(added))
+        else:
+            row["sums"] = packed(increased(key, unpacked(row["sums"]), added))
 
     def _row(self, decision_id: str, rows: dict[str, Any]) -> Any:
         row = rows.get(decision_id)
@@ -165,6 +165,12 @@ class Tables:
         for (bandit, version, arm, name), total in items:
             counts.setdefault(BanditKey(bandit, version), {}).setdefault(arm, {})[name] = total()
         return counts
+
+    def read_arrays(self) -> Arrays:
+        """Return all arrays."""
+        items = list(self.home.get("arrays", {}).items())
+        _fetch(self.counts, [row for _, row in items])
+        return by_bandit((ArrayKey(*key), unpacked(row["sums"])) for key, row in items)
 
     def get_decisions(self, ids: Iterable[str]) -> dict[str, Decision]:
         """Return the stored decisions among ``ids``."""
@@ -188,7 +194,7 @@ class Tables:
     def _read(self, items: list[tuple[int, Any]]) -> list[Entry]:
         _fetch(self.log, [row for _, row in items])
         return [
-            Entry(number, _load_decision(row), list(map(_load_reward, row["rewards"].values())))
+            Entry(number, load_decision(row), list(map(load_reward, row["rewards"].values())))
             for number, row in items
         ]
 
@@ -218,9 +224,10 @@ class Tables:
         return int(numbers.maxKey()) if numbers else 0
 
     def all_adjustments(self) -> list[Adjustment]:
-        """Return all adjustments, in the order of storing."""
+        """Return all adjustments but those of whole arrays, in the order of storing."""
         records = [json.loads(text) for _, text in sorted(self.adjustments.values())]
-        return list(commit_from_record({"adjustments": records}).adjustments)
+        items = commit_from_record({"adjustments": records}).adjustments
+        return [item for item in items if not item.id.startswith(ARRAYS)]
 
     def prune_page(self, before: float, after: int, end: int, size: int) -> tuple[int, int]:
         """Prune old decisions among the next ``size`` entries of the log.
@@ -231,22 +238,27 @@ class Tables:
         _fetch(self.log, [row for _, row in items])
         pruned = 0
         for _, row in items:
-            write = _load_decision(row)
+            write = load_decision(row)
             if write is None or not is_prunable(write.decision, before):
                 continue
-            _put_decision(row, DecisionWrite(write.decision.pruned(), write.delta))
+            put_decision(row, DecisionWrite(write.decision.pruned(), write.delta))
             pruned += 1
         return (items[-1][0] if items else 0), pruned
 
-    def erase(self, ids: Iterable[str]) -> int:
-        """Remove subjects and contexts; return how many decisions had any."""
+    def change(
+        self,
+        ids: Iterable[str],
+        concerns: Callable[[Decision], bool],
+        change: Callable[[Decision], Decision],
+    ) -> int:
+        """Replace the stored decisions that it concerns; return how many."""
         rows = [row for id_ in ids if (row := self.decisions.get(id_)) is not None]
         _fetch(self.decisions, rows)
         count = 0
         for row in rows:
-            write = _load_decision(row)
-            if write is not None and is_erasable(write.decision):
-                _put_decision(row, DecisionWrite(erased(write.decision), write.delta))
+            write = load_decision(row)
+            if write is not None and concerns(write.decision):
+                put_decision(row, DecisionWrite(change(write.decision), write.delta))
                 count += 1
         return count
 
@@ -342,37 +354,3 @@ def _fetch(near: Any, objects: Iterable[Any]) -> None:
     missing = [one for one in objects if one._p_changed is None]
     if len(missing) > 1:
         near._p_jar.prefetch(missing)
-
-
-def _dump(record: dict[str, Any]) -> str:
-    return json.dumps(record, separators=(",", ":"), ensure_ascii=False)
-
-
-def _put_decision(row: Any, write: DecisionWrite) -> None:
-    row["decision"] = _dump(commit_to_record(Commit((write,)))["decisions"][0])
-
-
-def _load_decision(row: Any) -> DecisionWrite | None:
-    if row["decision"] is None:
-        return None
-    return commit_from_record({"decisions": [json.loads(row["decision"])]}).decisions[0]
-
-
-def _put_reward(row: Any, reward: StoredReward) -> None:
-    record = reward_write_to_record(RewardWrite(reward.reward, reward.delta))
-    # The arm that the increment is for may not be the reward's own.
-    record.update(counted_for=reward.arm, counted=reward.counted)
-    row["rewards"] = {**row["rewards"], reward.reward.id: _dump(record)}
-
-
-def _load_reward(text: str) -> StoredReward:
-    record = json.loads(text)
-    write = reward_write_from_record(record)
-    return StoredReward(write.reward, record["counted_for"], write.delta, record["counted"])
-
-
-def decision_commit(entry: Entry) -> Commit:
-    """Return a decision with its rewards as one commit."""
-    assert entry.write is not None
-    writes = tuple(write for reward in entry.rewards for write in reward.writes())
-    return Commit((entry.write,), writes)
