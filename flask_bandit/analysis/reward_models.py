@@ -83,12 +83,14 @@ class RidgeModel:
 
     def _solved(self) -> FloatArray:
         """Return the coefficients for each fold and arm, shape (folds, K, width)."""
-        products, rewards = self._products, self._rewards
-        if self._folds > 1:
-            products = products.sum(axis=0) - products
-            rewards = rewards.sum(axis=0) - rewards
-        solved = np.linalg.solve(products + self._ridge, rewards[..., None])[..., 0]
-        return np.asarray(solved, dtype=np.float64)
+        solved = np.empty_like(self._rewards)
+        for fold in range(self._folds):
+            # Added up without the fold, not subtracted: no rounding of it stays behind.
+            others = [other for other in range(self._folds) if other != fold] or [fold]
+            products = self._products[others].sum(axis=0) + self._ridge
+            rewards = self._rewards[others].sum(axis=0)
+            solved[fold] = np.linalg.solve(products, rewards[..., None])[..., 0]
+        return solved
 
     def _encoded(self, batch: Logged) -> FloatArray:
         rows = np.ones((len(batch), self._ridge.shape[0]))

@@ -113,8 +113,7 @@ class Ledger:
         first: dict[str, RewardWrite] = {}
         last: dict[str, RewardWrite] = {}
         for sent in writes:
-            known = self.waiting.get(sent.reward.id) or first.get(sent.reward.id) or sent
-            write = _addable(sent, known.reward, self._slot_of(known.reward.decision_id, new))
+            write = self._addable(sent, first.get(sent.reward.id, sent).reward, new)
             first.setdefault(write.reward.id, write)
             if write.delta is not None:
                 last[write.reward.id] = write
@@ -130,11 +129,27 @@ class Ledger:
             if (final.reward.arm, final.delta) != (stored.arm, stored.delta):
                 yield final
 
-    def _slot_of(self, decision_id: str, new: Mapping[str, DecisionWrite]) -> Slot | None:
-        made = new.get(decision_id)
-        if made is None:
-            return self.decisions.get(decision_id)
-        return Slot(made.decision.key, made.decision.arm)
+    def _addable(
+        self, write: RewardWrite, first: Reward, new: Mapping[str, DecisionWrite]
+    ) -> RewardWrite:
+        """Return a reward without its increment where that has terms which cannot be added now.
+
+        :param first: the reward as it was first sent, unless it is stored
+        :param new: decisions that are stored in the same step
+        """
+        delta = write.delta
+        if delta is None or not delta.terms:
+            return write
+        waiting = self.waiting.get(write.reward.id)
+        if waiting is not None:
+            first = waiting.reward
+        slot = self.decisions.get(first.decision_id)
+        made = new.get(first.decision_id)
+        if made is not None:
+            slot = Slot(made.decision.key, made.decision.arm)
+        if slot is not None and Waiting(first, write.reward.arm, delta).fits(slot):
+            return write
+        return RewardWrite(write.reward, None)
 
     def _require_fitting(self, effective: Commit) -> None:
         """Refuse terms that cannot be added to the arrays, before anything is changed."""
@@ -191,8 +206,7 @@ class Ledger:
 
     def _store_reward(self, write: RewardWrite, outcome: Outcome) -> None:
         reward = write.reward
-        known = self.waiting.get(reward.id) or write
-        write = _addable(write, known.reward, self.decisions.get(known.reward.decision_id))
+        write = self._addable(write, reward, {})
         if reward.id not in self.rewards:
             self.rewards.add(reward.id)
             outcome.new.add(reward.id)
@@ -282,19 +296,6 @@ class Ledger:
         self.arrays = {
             key: {arm: dict(row) for arm, row in arms.items()} for key, arms in arrays.items()
         }
-
-
-def _addable(write: RewardWrite, first: Reward, slot: Slot | None) -> RewardWrite:
-    """Return a reward without its increment where that has terms which cannot be added now.
-
-    :param first: the reward as it was first sent
-    """
-    delta = write.delta
-    if delta is None or not delta.terms:
-        return write
-    if slot is not None and Waiting(first, write.reward.arm, delta).fits(slot):
-        return write
-    return RewardWrite(write.reward, None)
 
 
 def _increments(commit: Commit) -> Iterator[tuple[BanditKey, StatsDelta]]:

@@ -12,7 +12,8 @@ import pytest
 from ..storage.base import BanditStorage, Commit, CommitResult, RewardWrite
 from ..storage.memory import MemoryBanditStorage
 from ..storage.transfer import audit
-from .storage_moves import copy, state
+from .storage_arrays import SECRET, everything, learned
+from .storage_moves import copy
 from .storage_processes import needs_durable
 from .storage_samples import decision, decisions, earn, pull, reward
 
@@ -24,6 +25,8 @@ WRITES = {
     "none": RewardWrite(GIVEN, None),
     "other": earn(replace(GIVEN, decision_id="e", arm="blue")),
     "other-green": earn(replace(GIVEN, decision_id="e")),
+    "green-terms": learned(GIVEN),
+    "red-terms": learned(replace(GIVEN, arm="red"), SECRET),
 }
 
 SENDINGS = [
@@ -50,6 +53,13 @@ SENDINGS = [
     "other-decision; green; other-green; decision",
     "other-decision; red; other; decision; other-green; green",
     "none; other-decision other-green; decision; green",
+    # With terms, which are added at once or not at all.
+    "green-terms; decision; green-terms; green-terms",
+    "green-terms; none; red-terms decision; green-terms",
+    "decision; red-terms; green-terms; red-terms",
+    "decision; red-terms green-terms; green",
+    "none; decision green-terms; red-terms green-terms",
+    "other-decision; green-terms other-green; decision; green-terms",
 ]
 """Commits one after the other, with what is in each."""
 
@@ -68,7 +78,7 @@ def commits(sendings: str) -> list[Commit]:
 
 def answer(result: CommitResult) -> list[Any]:
     """Return a result without an order of what happened at once."""
-    sums = sorted(repr((tuple(key), delta.counts)) for key, delta in result.applied)
+    sums = sorted(repr((tuple(key), delta)) for key, delta in result.applied)
     unlearned = sorted(result.unlearned, key=repr)
     return [dict(result.decisions), result.new, sums, result.parked, unlearned]
 
@@ -112,8 +122,8 @@ def _send(sent: Iterable[Commit], memory: BanditStorage, storage: BanditStorage)
 
 
 def _compare(memory: BanditStorage, storage: BanditStorage) -> None:
-    assert state(storage) == state(memory)
+    assert everything(storage) == everything(memory)
     assert audit(storage) == []
     moved = MemoryBanditStorage()
     copy(storage, moved)
-    assert state(moved) == state(memory)
+    assert everything(moved) == everything(memory)

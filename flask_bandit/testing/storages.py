@@ -22,7 +22,6 @@ from .storage_goals import GoalTests
 from .storage_moves import MoveTests
 from .storage_network import NetworkTests
 from .storage_processes import ProcessTests, needs_durable
-from .storage_redact import RedactTests
 from .storage_resent import ResentTests
 from .storage_samples import (
     BANDIT,
@@ -37,6 +36,7 @@ from .storage_samples import (
     reward,
     rewards,
 )
+from .storage_sums import SumsTests
 
 
 class StorageSuite(
@@ -47,8 +47,8 @@ class StorageSuite(
     GoalTests,
     ProcessTests,
     MoveTests,
-    RedactTests,
     ResentTests,
+    SumsTests,
     NetworkTests,
 ):
     """Tests of everything that :class:`BanditStorage` guarantees.

@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from ..analysis.results import NOT_YET, REGION, SEQUENCE, ArmResult, Interval, RatioCheck, Results
+from ..analysis.results import (
+    NOT_YET,
+    REGION,
+    SEQUENCE,
+    WEIGHTED,
+    ArmResult,
+    Interval,
+    RatioCheck,
+    Results,
+)
 from .pages import BanditPage
 from .reports import ArmReport
 
@@ -20,6 +29,7 @@ _FINE, _PLAIN = ("├", "─", "┤", "●"), ("|", "-", "|", "o")
 _METHODS: Mapping[str, str] = {
     SEQUENCE: "by a confidence sequence from the logged probabilities",
     REGION: "by a joint confidence region, if the rates are steady",
+    WEIGHTED: "from weighted decisions, for a single look",
 }
 
 
@@ -74,10 +84,10 @@ def bars(page: BanditPage, is_plain: bool) -> tuple[str, list[list[str]]]:
         return "", []
     low = min(min(each.low, each.estimate) for _, each in known)
     high = max(max(each.high, each.estimate) for _, each in known)
-    heading = (
-        f"{level(known[0][1])} posterior intervals of the means, on an axis from {low:.4g} to"
-        f" {high:.4g}"
-    )
+    what = "posterior intervals of the means"
+    if page.by_context:
+        what = "intervals of the reward per decision if everybody got the arm"
+    heading = f"{level(known[0][1])} {what}, on an axis from {low:.4g} to {high:.4g}"
     return heading, [[arm, ends(each), _bar(each, low, high, is_plain)] for arm, each in known]
 
 
@@ -98,11 +108,28 @@ def gain(results: Results) -> str:
     """Return in one sentence what was gained over an equal split, or why nobody knows."""
     found, why = results.gained, results.why_no_gain
     if found is None:
-        return f"Reward gained over an equal split: {why[:1].lower()}{why[1:]}"
+        return f"Reward gained over an equal split: {_lower(why)}"
     return (
-        f"Reward gained over an equal split: {found.estimate:+.4g}, {level(found)} interval"
-        f" {ends(found)}, {_METHODS.get(found.method, found.method)}."
+        f"Reward gained over an equal split: {_with_ends(found)},"
+        f" {_METHODS.get(found.method, found.method)}."
     )
+
+
+def twin(results: Results) -> str:
+    """Return what one arm for everybody would have earned; empty for other bandits."""
+    found = results.twin
+    if found is None:
+        why = results.why_no_twin
+        return why and f"One arm for everybody, against choosing by context: {_lower(why)}"
+    return f"{found.sentence} Difference {_with_ends(found.difference)}."
+
+
+def _with_ends(found: Interval) -> str:
+    return f"{found.estimate:+.4g}, {level(found)} interval {ends(found)}"
+
+
+def _lower(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
 
 
 def mismatch(check: RatioCheck | None) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..analysis.results import ArmResult
-from .cli_leaderboard import bars, chance, gain, mismatch, ranked
+from .cli_leaderboard import bars, chance, gain, mismatch, ranked, twin
 from .pages import BanditPage
 from .reports import ArmReport, BanditReport, HoldoutReport, Summary, Sums
 
@@ -67,6 +67,8 @@ def show_lines(page: BanditPage, *, is_plain: bool = False) -> Iterator[str]:
     yield ""
     if page.results is not None:
         yield from _filled("", page.results.verdict.sentence)
+        if words := twin(page.results):
+            yield from _filled("", words)
         yield ""
     yield from _arms(page)
     yield from _statistics(page, is_plain)
@@ -108,7 +110,7 @@ def _head(report: BanditReport) -> Iterator[str]:
 def _arms(page: BanditPage) -> Iterator[str]:
     report = page.report
     heading = ["arm", "weight", "pulls", "rewards", "mean", "late", "P(best)", "now"]
-    rows = [_arm_row(arm, row) for arm, row in ranked(page)]
+    rows = [_arm_row(arm, row, page.by_context) for arm, row in ranked(page)]
     if report.holdout is not None:
         rows.append(["(holdout)", "", *_cells(report.holdout.sums), "", ""])
     dropped = {"P(best)"} if page.results is None else set()
@@ -126,10 +128,12 @@ def _arms(page: BanditPage) -> Iterator[str]:
         yield from _filled("not in the code: ", ", ".join(gone))
 
 
-def _arm_row(arm: ArmReport, row: ArmResult | None) -> list[str]:
+def _arm_row(arm: ArmReport, row: ArmResult | None, by_context: bool) -> list[str]:
     weight = "off" if arm.weight is None else f"{arm.weight:g}"
     best = "" if row is None or row.p_best is None else chance(row.p_best)
-    now = "" if arm.probability is None else f"{arm.probability:.1%}"
+    now = "by context" if by_context else ""
+    if arm.probability is not None:
+        now = f"{arm.probability:.1%}"
     in_code = [weight, now] if arm.in_code else ["", ""]
     return [arm.arm, in_code[0], *_cells(arm.sums), best, in_code[1]]
 

@@ -45,7 +45,9 @@ def context_of(state: AppState, name: str, given: ContextSource) -> dict[str, An
     if source is None or features is None:
         return None
     try:
-        found = source if isinstance(source, Mapping) else state.app.ensure_sync(source)()
+        found: Any = source
+        if callable(source) and not isinstance(source, Mapping):
+            found = state.app.ensure_sync(source)()
     except Exception as error:
         _complain(state, name, error)
         return None

@@ -114,6 +114,9 @@ class BanditDebugPanel(DebugPanel):  # type: ignore[misc]
     def _shown(self) -> dict[str, Any]:
         return {} if self._current is None else dict(self._current.shown)
 
+    def _forgets_prefetched(self, name: str) -> bool:
+        return self._current is not None and not self._current.keeps_prefetched(name)
+
     def _subject(self, state: AppState) -> str:
         if self._current is None or not self._current.is_loaded or not state.config.enabled:
             return "not looked up: this request asked for no arm"
@@ -128,6 +131,8 @@ class BanditDebugPanel(DebugPanel):  # type: ignore[misc]
         if shown is not None:
             # An app may have verdicts that this table does not know.
             how = _HOW.get(shown.how, f"not counted: {shown.how}")
+            if shown.how == "prefetch" and self._forgets_prefetched(name):
+                how = "drawn for a prefetch; not counted, and the visitor will get another one"
         return {
             "page": page,
             "arms": ranked(page),

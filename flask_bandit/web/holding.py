@@ -102,6 +102,13 @@ class Holder:
         """Return whether visitors keep their arm of a bandit."""
         return self.state.bandits[name].is_sticky
 
+    def keeps_prefetched(self, name: str) -> bool:
+        """Return whether the arm that a prefetch shows is the visitor's from then on.
+
+        The context of such a choice would be lost: no cookie has it, and later it is another one.
+        """
+        return self.is_sticky(name) and self.state.bandits[name].features is None
+
     def _is_subjects(self, name: str) -> bool:
         """Return whether an arm of a bandit is the known user's, in place of the cookie's."""
         return self.is_sticky(name) and self.subject is not None

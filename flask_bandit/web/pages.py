@@ -7,13 +7,17 @@ of terminals and HTML.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..analysis.digest import Digest
 from ..analysis.results import Results
+from ..bandits import Bandit
 from ..control import Control, lifetime
 from ..counting import goal_stats
 from ..errors import ConfigurationError
+from ..learned import model_key
+from ..learning.gate import obstacle
+from ..learning.records import DEPLOY, REFUSED, Index, Job, ModelRecord, valid_evaluation
 from ..model import ArmCounts, BanditKey
 from ..options import Options
 from ..plugins import import_object
@@ -40,6 +44,31 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Models:
+    """What was learned from a bandit's log, and what draws the arms now.
+
+    :param serving: number of the deployed model; 0 for the policy of the code
+    :param records: of the models, the oldest first
+    :param job: what is in flight
+    :param accepted: numbers of the models that were judged to be better than what serves
+    """
+
+    serving: int = 0
+    records: tuple[ModelRecord, ...] = ()
+    job: Job | None = None
+    accepted: tuple[int, ...] = ()
+
+    @property
+    def before(self) -> int:
+        """What served before the deployed model; 0 for the policy of the code."""
+        return next((each.parent for each in self.records if each.n == self.serving), 0)
+
+    def get(self, n: int) -> ModelRecord | None:
+        """Return a model's record."""
+        return next((each for each in self.records if each.n == n), None)
+
+
+@dataclass(frozen=True)
 class BanditPage:
     """One version of a bandit: its state, its statistics, and how far they reach.
 
@@ -49,6 +78,9 @@ class BanditPage:
     :param unread: decisions that are counted and whose log has not been read yet; the charts and
         tests lack them, the leaderboard does not
     :param read_at: seconds since the epoch
+    :param by_context: its arms are or were chosen by context, so the statistics are about showing
+        each arm to everybody
+    :param models: ``None`` for a bandit without features, and in a list
     """
 
     report: BanditReport
@@ -57,6 +89,8 @@ class BanditPage:
     marks: tuple[Mark, ...]
     unread: int
     read_at: float
+    by_context: bool = False
+    models: Models | None = None
 
 
 def read_page(
@@ -70,7 +104,40 @@ def read_page(
     :raises UnknownBanditError: no such bandit, or no such version of it
     :raises StorageError: the storage is down
     """
-    return _Reader(state).page(name, version, most)
+    reader = _Reader(state)
+    page = reader.page(name, version, most)
+    control, bandit = reader.stored.control(name), state.bandits.get(name)
+    is_learning = control.model or (bandit is not None and bandit.features is not None)
+    if not page.report.is_current or not is_learning:
+        return page
+    return replace(page, models=_models(state, name, control))
+
+
+def read_models(state: AppState, name: str) -> Models:
+    """Read a storage, and return what was learned from a bandit's log.
+
+    :raises StorageError: the storage is down
+    """
+    stored = state.storage.read_control(state.config.storage_timeout)
+    return _models(state, name, Control.load(stored.get(name)))
+
+
+def _models(state: AppState, name: str, control: Control) -> Models:
+    stored = state.storage.read_digest(model_key(name, 0), state.config.storage_timeout)
+    index = Index.load(stored.state if stored else None)
+    return Models(
+        serving=control.model,
+        records=index.models,
+        job=index.job,
+        accepted=tuple(each.n for each in index.models if _is_accepted(each, control)),
+    )
+
+
+def _is_accepted(record: ModelRecord, control: Control) -> bool:
+    judged = valid_evaluation(record, control)
+    if judged is None or record.n == control.model or record.states.get(DEPLOY) == REFUSED:
+        return False
+    return not obstacle(judged)
 
 
 def read_pages(state: AppState) -> Iterator[BanditPage]:
@@ -97,11 +164,12 @@ class _Reader:
         stored = self.stored
         found, control = report(stored, name, version), stored.control(name)
         key = BanditKey(name, found.version)
+        by_context = _is_by_context(control, self.stored.bandits.get(name))
         rows = stored.rows(name, found.version)
         reading = self._digester.read(key, rows, control, most)
         results, why = None, ""
         try:
-            results = self._results(found, rows, reading.digest, with_series)
+            results = self._results(found, rows, reading.digest, by_context, with_series)
         except ConfigurationError as error:  # the extra is not installed
             why = str(error)
         return BanditPage(
@@ -111,10 +179,16 @@ class _Reader:
             marks=_marks(control, found.version),
             unread=reading.unread,
             read_at=stored.now,
+            by_context=by_context,
         )
 
     def _results(
-        self, found: BanditReport, rows: ArmCounts, digest: Digest, with_series: bool
+        self,
+        found: BanditReport,
+        rows: ArmCounts,
+        digest: Digest,
+        by_context: bool,
+        with_series: bool,
     ) -> Results:
         question = import_object(f"{_READING}:Question", "analysis")
         read_results = import_object(f"{_READING}:read_results", "analysis")
@@ -127,9 +201,16 @@ class _Reader:
             is_once=options.mode(options.goal) == "once",
             window=options.reward_window,
             winner=control.winner if found.is_current else None,
+            by_context=by_context,
         )
         results: Results = read_results(stats, digest, asked, with_series=with_series)
         return results
+
+
+def _is_by_context(control: Control, bandit: Bandit | None) -> bool:
+    """Return whether decisions may have been made by context; a deployed model may do so."""
+    was_deployed = any(what.split(" ", 1)[0] == "deploy" for _, what in control.history)
+    return bool(control.model) or was_deployed or (bandit is not None and bandit.is_contextual)
 
 
 def _in_play(found: BanditReport, control: Control) -> tuple[str, ...]:

@@ -348,28 +348,31 @@ def what_visitors_see(control: Control, bandit: Bandit | None) -> str:
     arm = control.common_arm(arms)
     if control.state == RUNNING:
         return _what_new_visitors_get(control, bandit)
-    if control.state == CLOSED:
+    if control.state == CLOSED and bandit.is_sticky:
         return f"visitors keep their arms, and new ones get {arm!r}, the control, uncounted"
-    if control.state == PAUSED or control.winner is None:
+    if control.state in (PAUSED, CLOSED) or control.winner is None:
         why = "the control"
     elif control.winner == arm:
         why = "the winner"
     else:
         why = f"the control, since the winner {control.winner!r} is not in the code"
-    ending = ", and nothing is counted" if control.state in (PAUSED, DECLARED) else ""
+    ending = ", and nothing is counted" if control.state in (PAUSED, CLOSED, DECLARED) else ""
     return f"everybody gets {arm!r}, {why}{ending}"
 
 
 def _what_new_visitors_get(control: Control, bandit: Bandit) -> str:
     drawing = control.drawing(bandit.arm_ids)
+    policy = f"model {control.model}" if control.model else bandit.policy_version
+    who = "new visitors get" if bandit.is_sticky else "each choice gives"
     if drawing is None:
-        return f"new visitors get an arm by {bandit.policy_version}, and the others keep theirs"
+        rest = ", and the others keep theirs" if bandit.is_sticky else ""
+        return f"{who} an arm by {policy}{rest}"
     named = [
         repr(arm) if weight == 1.0 else f"{arm!r} (weight {weight:g})"
         for arm, weight in drawing.items()
     ]
-    parts = [f"new visitors get {' or '.join(named)} by {bandit.policy_version}"]
-    for arm in bandit.arm_ids:
+    parts = [f"{who} {' or '.join(named)} by {policy}"]
+    for arm in bandit.arm_ids if bandit.is_sticky else ():
         if arm in control.removed:
             parts.append(f"visitors of {arm!r} get another arm")
         elif arm not in drawing:

@@ -151,7 +151,7 @@ def token_of(
     how = visit.shown[name].how
     if how not in ("decided", "remembered", "prefetch"):
         return ""
-    if how == "prefetch" and not visit.is_sticky(name):
+    if how == "prefetch" and not visit.keeps_prefetched(name):
         return ""
     decision = visit.settled_decision(name)
     if decision is None or (decision.subject is not None and decision.propensities is not None):

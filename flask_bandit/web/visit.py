@@ -5,31 +5,24 @@ A request is a visit with a cookie (:mod:`.request`); outside of one there is a 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from flask import Response
 
 from ..bandits import Bandit
 from ..engine import forced_arms, logger
 from ..errors import LateChoiceError
 from ..forcing import require_known
-from ..hashing import hash_decision
-from ..model import HELD_OUT, Decision, Reward
-from ..storage.base import CommitResult
+from ..model import Decision
 from .admission import Shown, common_arm, refusal
 from .assignments import Assignment, new_visitor
 from .contexts import Context, ContextSource, context_of, require_features
 from .earned import Earned, EarnedKey, RewardRule, earned_key, on_success, reward_for
-from .holding import Holder
 from .identity import StorageAwayError, Subject
+from .keeping import Keeper
 from .state import AppState
 from .visitors import Counting
 
-NUMBERS_TRIED = 12
-"""How many numbers a choice tries that other requests of the visitor may have taken."""
 
-
-class Visit(Holder):
+class Visit(Keeper):
     """What one visitor has chosen and earned."""
 
     def __init__(self, state: AppState, subject: Subject | None = None) -> None:
@@ -37,8 +30,6 @@ class Visit(Holder):
         self.shown: dict[str, Shown] = {}
         self.contexts: dict[str, Context | None] = {}
         """bandit -> what its arm was drawn by, where one was drawn"""
-        self._earned: dict[tuple[str, EarnedKey], Earned] = {}
-        self._decisions: dict[str, Decision] = {}
         require_known(forced_arms.get({}), state.bandits)
 
     @property
@@ -145,7 +136,7 @@ class Visit(Holder):
         # A reward needs the id that its decision gets in the end.
         first = [d for d in decisions if d.id in rewarded and not self.is_sticky(d.bandit)]
         if first and not self._store(first, []):
-            accepted = [found for found in accepted if found[0].decision not in first]
+            accepted = [found for found in accepted if not self._is_lost(found[0])]
         rest = [decision for decision in decisions if decision not in first]
         rewards = [reward_for(earned.decision, key, value) for earned, key, value in accepted]
         self._store(rest, rewards)
@@ -238,8 +229,7 @@ class Visit(Holder):
         if self.is_on_error_page:
             return Shown(decision.arm, "error_page")
         if counting is Counting.PENDING:
-            # The context is in no cookie, and by the next request it is another one.
-            if bandit.is_sticky and bandit.features is None:
+            if self.keeps_prefetched(name):
                 self._assign(decision, pending=True)
             return Shown(decision.arm, "prefetch")
         if self.subject is None or not bandit.is_sticky:
@@ -290,6 +280,14 @@ class Visit(Holder):
                 found.append((earned, key, value))
         return found
 
+    def _is_lost(self, earned: Earned) -> bool:
+        """Tell whether the decision that earned something could not be stored."""
+        name = earned.decision.bandit
+        is_lost = earned.decision is self._decisions.get(name) and not self.is_sticky(name)
+        if is_lost:
+            self.outcomes[name] = "not recorded: the storage is down"
+        return is_lost
+
     def settled_decision(self, name: str) -> Decision | None:
         """Return the decision behind the visitor's arm, under the id that it has for good.
 
@@ -300,69 +298,10 @@ class Visit(Holder):
         decision = self._decisions.get(name)
         if decision is None or self.is_sticky(name):
             return self.held_decision(name)
-        is_stored = not self.is_committed and self._store([decision], [])
-        return self.held_decision(name) if is_stored else None
-
-    def _store(self, decisions: list[Decision], rewards: list[Reward]) -> bool:
-        """Store what the visit ends with, and what others were not counted for.
-
-        :return: False if the storage is down
-        """
-        skipped = self.state.tally.due()
-        if not decisions and not rewards and not skipped:
-            return True
-        result = self.state.engine.commit(decisions, rewards, self.attempt, skipped)
-        if result is None:
-            self.state.tally.put_back(skipped)
-            for decision in decisions:
-                self.state.tally.note(decision.bandit, decision.version, "outage")
-            for reward in rewards:
-                self.outcomes[reward.bandit] = "not recorded: the storage is down"
-            return False
-        self._announce(result, rewards)
-        is_stored = True
-        for decision in decisions:
-            if self.is_sticky(decision.bandit):
-                self._assign(result.decisions[decision.id])
-            else:
-                is_stored &= self._number(decision, result)
-            self.state.digester.poke(decision.bandit)
-        return is_stored
-
-    def _number(self, decision: Decision, result: CommitResult) -> bool:
-        """See to it that a decision of a bandit that is not sticky is stored under its own id.
-
-        Other requests of the visitor at the same time count from the same number.
-
-        :param result: of the commit that tried it first
-        :return: False if the storage failed, or no number was free
-        """
-        name, sent = decision.bandit, decision
-        for step in range(NUMBERS_TRIED):
-            stored = result.decisions[sent.id]
-            # The same request, sent again, is no decision of its own.
-            is_same = (stored.arm, stored.context) == (sent.arm, sent.context)
-            if sent.id in result.new or is_same:
-                self._assign(stored)
-                del self._decisions[name]
-                for earned in self._earned.values():
-                    if earned.decision.id == decision.id:
-                        earned.decision = stored
-                return True
-            # In growing steps: the cookie may have lost count, and be far behind.
-            self._reassigned[name] += 2**step
-            ending = HELD_OUT if decision.is_held_out else ""
-            id_, _ = hash_decision(
-                self.cookie.visitor, name, decision.version, self._reassigned[name]
-            )
-            sent = replace(decision, id=id_ + ending)
-            again = self.state.engine.commit([sent], [], self.attempt)
-            if again is None:
-                break
-            self._announce(again, [])
-            result = again
-        self.state.tally.note(name, decision.version, "outage")
-        return False
+        if self.is_committed or not self._store([decision], []):
+            self._decisions.pop(name, None)
+            return None
+        return self.held_decision(name)
 
     def _close_windows(self) -> None:
         for name in self.shown:

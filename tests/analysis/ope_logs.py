@@ -57,9 +57,9 @@ class World:
     floor: float = 0.1
 
     def log(self, n: int, rng: np.random.Generator) -> Logged:
-        """Return decisions of a policy that likes the first arm, more so the larger x is."""
+        """Return decisions of a policy that likes the worse arm better."""
         x = rng.uniform(-1.0, 1.0, n)
-        first = self.floor + (1.0 - 2.0 * self.floor) / (1.0 + np.exp(-3.0 * x))
+        first = self.floor + (1.0 - 2.0 * self.floor) / (1.0 + np.exp(2.0 * x))
         propensities = np.column_stack([first, 1.0 - first])
         arm = (rng.random(n) >= first).astype(np.int64)
         reward = (rng.random(n) < rates(x)[np.arange(n), arm]).astype(np.float64)
@@ -67,14 +67,14 @@ class World:
         return batch(arm.tolist(), reward, propensities, contexts=contexts)
 
 
-TRUTH = 0.5 + 0.4 * 0.5 * (2.0 * 0.75 - 1.0)
-"""What :func:`target` earns: .5 + .4 (.75 - .25) times the mean of the size of x, which is .5."""
+TRUTH = 0.5 + 0.4 * 0.5 * (2.0 * 0.9 - 1.0)
+"""What :func:`target` earns: .5 + .4 (.9 - .1) times the mean of the size of x, which is .5."""
 
 
 def target(logged: Logged) -> FloatArray:
-    """Return the probabilities of the policy that takes the better arm three times out of four."""
+    """Return the probabilities of the policy that takes the better arm nine times out of ten."""
     x = np.array([context["x"] for context in logged.contexts if context is not None])
-    first = np.where(x > 0.0, 0.75, 0.25)
+    first = np.where(x > 0.0, 0.9, 0.1)
     return np.column_stack([first, 1.0 - first])
 
 

@@ -128,7 +128,7 @@ def test_intervals_cover_the_truth_and_a_model_makes_them_shorter() -> None:
             errors[name] += estimate.error
     for name in ("IPS", "SNIPS", "DR", "SNDR"):
         assert covered[name] >= 273, covered
-    assert errors["DR"] < 0.97 * errors["SNIPS"] < 0.97 * errors["IPS"]
+    assert errors["DR"] < 0.99 * errors["SNIPS"] < 0.9 * errors["IPS"]
     # Its errors do not know how wrong the model may be.
     assert covered["DM"] < 200
 
@@ -301,8 +301,8 @@ def test_wrong_probabilities_are_told_and_right_ones_hardly_ever() -> None:
     assert "the logged probabilities are wrong" in text
     half = batch(log.arm.tolist(), log.reward, log.propensities * [[0.5, 1.5]])
     assert alarms(evaluate([half], constant_target([0.0, 1.0])))
-    (text,) = alarms(evaluate([log], lambda log: 2.6 * target(log)))
-    assert "average 2.6" in text
+    (text,) = alarms(evaluate([log], lambda log: 2.6 * log.propensities))
+    assert "average 2.6 ± 0" in text
     assert "sum to 2.6; they must sum to 1" in text
 
 

@@ -49,7 +49,7 @@ def test_without_features_an_arm_earns_its_mean() -> None:
 
 def test_what_is_asked_before_anything_is_learned_is_0() -> None:
     log = batch([0, 1], [1.0, 1.0], np.full((2, 2), 0.5))
-    model = RidgeModel(None, 2)
+    model = RidgeModel(None, 2, folds=1)
     assert model(log).tolist() == [[0.0, 0.0]] * 2
     model.add(log)
     assert model(log).any()

@@ -16,6 +16,7 @@ from flask_bandit.storage import JSONBanditStorage
 from flask_bandit.storage.base import Commit
 from flask_bandit.storage.json_file import history, journal, upkeep
 from flask_bandit.storage.json_file.journal import Journal
+from flask_bandit.testing.storage_arrays import seen, sums
 from flask_bandit.testing.storage_moves import NEW, fill, state
 from flask_bandit.testing.storage_processes import run_processes, start_process
 from flask_bandit.testing.storage_samples import (
@@ -23,7 +24,6 @@ from flask_bandit.testing.storage_samples import (
     decision,
     decisions,
     earn,
-    pull,
     reward,
     rewards,
 )
@@ -51,11 +51,18 @@ def pulls(storage: JSONBanditStorage) -> float:
     return storage.read_counts().get(KEY, {}).get("green", {}).get("pulls", 0)
 
 
+def learned_from(storage: JSONBanditStorage) -> float:
+    """Return how many decisions are in the sums of terms."""
+    count = sums(storage)[KEY]["green"]["s:xx"]
+    assert count == [count[0], 2 * count[0], 4 * count[0]]
+    return count[0]
+
+
 def write(storage: JSONBanditStorage, count: int, first: int = 0) -> None:
     """Write decisions of a minute each, with details, and a reward for each."""
     for number in range(first, first + count):
         made = decision(f"d{number}", at=60.0 * number, context={"secret": number}, subject="me")
-        storage.commit(Commit((pull(made),), (earn(reward(made)),)))
+        storage.commit(Commit((seen(made, (1.0, 2.0)),), (earn(reward(made)),)))
 
 
 # What is in the file
@@ -68,7 +75,8 @@ def test_details_are_gone_from_the_disk(storage: JSONBanditStorage, path: Path) 
     storage.close()
     text = log_of(path).read_text()
     assert text.count('"secret"') == text.count('"subject"') == 5
-    assert len(text.splitlines()) == 11
+    # One for each commit, the header, and the sums.
+    assert len(text.splitlines()) == 12
     after = log_of(path).stat()
     assert after.st_size < before.st_size
     assert (after.st_mode, after.st_uid, after.st_gid) == (
@@ -118,6 +126,7 @@ def test_twice_and_go_on(storage: JSONBanditStorage, path: Path) -> None:
         write(storage, 1, first=9 + number)
         fresh = JSONBanditStorage(path)
         assert state(fresh) == state(storage)
+        assert learned_from(fresh) == learned_from(storage) == 10 + number
         fresh.close()
     assert pulls(storage) == 15
 
@@ -213,7 +222,7 @@ def test_an_older_backup_is_not_taken_for_a_pruned_journal(
         with pytest.raises(StorageCorruptError, match="was replaced"):
             storage.commit(decisions(decision("x")))
     # Nor by a new process: the readable file knows that there was more.
-    with pytest.raises(StorageCorruptError, match="6 whole lines, and 11 were there"):
+    with pytest.raises(StorageCorruptError, match="6 whole lines, and 12 were there"):
         JSONBanditStorage(path).read_counts()
 
 
@@ -326,6 +335,7 @@ def test_commits_go_on_while_the_log_is_rewritten(
     monkeypatch.setattr(history.Rewriting, "copy", meanwhile)
     assert storage.prune(1e12) == 7
     assert pulls(other) == pulls(storage) == 7
+    assert learned_from(other) == learned_from(storage) == 7
     assert list(other.iter_log()) == []
     other.close()
 
@@ -337,7 +347,7 @@ def write_many(path: Path, worker: int, count: int) -> None:
     storage = JSONBanditStorage(path)
     for number in range(count):
         made = decision(f"w{worker}-{number}", at=float(number), context={"n": number})
-        storage.commit(decisions(made), PATIENCE)
+        storage.commit(Commit((seen(made, (1.0, 2.0)),)), PATIENCE)
         assert storage.commit(rewards(reward(made)), PATIENCE).new == {f"{made.id}:reward"}
         if number % 50 == 0:
             assert storage.get_decisions([made.id])[made.id].arm == "green"
@@ -362,9 +372,9 @@ def test_writers_lose_nothing_while_two_prune(path: Path) -> None:
     run_processes(_write_or_prune, [(path, n) for n in range(6)])
     storage = JSONBanditStorage(path)
     row = storage.read_counts()[KEY]["green"]
-    assert (row["pulls"], row["rewards"]) == (2000, 2000)
+    assert (row["pulls"], row["rewards"], learned_from(storage)) == (2000, 2000, 2000)
     assert storage.prune(1e12) + storage.prune(1e12) < 2000, "nothing was pruned meanwhile"
-    commits = list(storage.iter_commits())
+    commits = [commit for commit in storage.iter_commits() if commit.decisions]
     assert len({c.decisions[0].decision.id for c in commits}) == len(commits) == 2000
     assert all(len(commit.rewards) == 1 for commit in commits)
     header = json.loads(log_of(path).read_bytes().split(b"\n")[0])[2]
@@ -413,6 +423,7 @@ def test_killed_while_pruning(path: Path) -> None:
         write(storage, 1, first=written)
         fresh = JSONBanditStorage(path)
         assert pulls(fresh) == pulls(storage) == written + 1
+        assert learned_from(fresh) == learned_from(storage) == written + 1
         left = [entry.decision for entry in fresh.iter_log()]
         # What is pruned is an old part of the log, and what was pruned stays so.
         assert written + 1 - len(left) >= pruned

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ...model import Arrays, Term
+from ...model import Arrays, BanditKey, FloatArray, Term
 from ..base import Commit
-from ..packing import by_bandit, packed, unpacked
-from ..settle import ArrayKey
+from ..values import array_bytes, array_from_bytes
 from .records import US, corrupt, pairs
 
 
@@ -32,7 +31,7 @@ def term_arguments(commit: Commit) -> list[str | bytes]:
 def _arguments(of: str, terms: Iterable[Term]) -> Iterable[str | bytes]:
     for term in terms:
         kind = "outer" if term.outer else ""
-        yield from (of, f"{term.arm}{US}{term.name}", kind, packed(np.array(term.vector)))
+        yield from (of, f"{term.arm}{US}{term.name}", kind, array_bytes(np.array(term.vector)))
 
 
 def read_arrays(flat: Sequence[bytes]) -> Arrays:
@@ -40,11 +39,13 @@ def read_arrays(flat: Sequence[bytes]) -> Arrays:
 
     :raises StorageCorruptError: one is none
     """
-    rows = []
+    arrays: dict[BanditKey, dict[str, dict[str, FloatArray]]] = {}
     for place, value in pairs(flat):
         try:
             bandit, version, arm, name = place.decode().split(US)
-            rows.append((ArrayKey(bandit, int(version), arm, name), unpacked(value)))
+            key = BanditKey(bandit, int(version))
         except ValueError as error:
             raise corrupt(f"the array {place!r}") from error
-    return by_bandit(rows)
+        row = arrays.setdefault(key, {}).setdefault(arm, {})
+        row[name] = array_from_bytes(value, f"array {name!r} of {bandit!r}")
+    return arrays

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from ...model import BanditKey, Decision
 from ..base import ControlState, StoredDigest
 from .client import RedisClient, Request, Script
-from .log import Keys
+from .log import PAGE, Keys
 from .records import (
     changed_text,
     control_arguments,
@@ -53,6 +53,30 @@ class Edits:
                     Request(keys.counts, (1, keys.decisions, *arguments), self._replace_script)
                 )
         return sum(map(int, self._client.call_all(requests, deadline)))
+
+    def change(
+        self,
+        shards: Sequence[Keys],
+        ids: Sequence[str],
+        concerns: Callable[[Decision], bool],
+        change: Callable[[Decision], Decision],
+        deadline: float | None,
+    ) -> int:
+        """Change the stored decisions that it concerns, page by page; return how many.
+
+        :param shards: the sets of keys that they may lie below
+        """
+        count = 0
+        for start in range(0, len(ids), PAGE):
+            page = ids[start : start + PAGE]
+            requests = [Request(k.counts, ("HMGET", k.decisions, *page)) for k in shards]
+            answers = self._client.call_all(requests, deadline)
+            known = [
+                (keys, changes(page, texts, concerns, change))
+                for keys, texts in zip(shards, answers, strict=True)
+            ]
+            count += self.replace(known, deadline)
+        return count
 
     def read_control(self, deadline: float | None) -> Mapping[str, ControlState]:
         """Return the states of all bandits."""

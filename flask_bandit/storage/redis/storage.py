@@ -32,7 +32,7 @@ from .arrays import read_arrays, term_arguments
 from .client import RedisClient, Request, Script
 from .edits import Edits, changes
 from .health import problems
-from .log import ALWAYS, PAGE, Keys, Log, Span, orphans, rewards_of
+from .log import ALWAYS, Keys, Log, Span, orphans, rewards_of
 from .records import (
     by_bandit,
     commit_arguments,
@@ -265,7 +265,7 @@ class RedisBanditStorage(BanditStorage):
         :raises StorageCorruptError: what is stored is not of this library
         :raises StorageError: Redis refused; what was erased so far is
         """
-        return self._replace(list(dict.fromkeys(ids)), is_erasable, erased, deadline_of(timeout))
+        return self._change(ids, is_erasable, erased, deadline_of(timeout))
 
     def redact(
         self, contexts: Mapping[str, Mapping[str, Any] | None], timeout: float | None = None
@@ -283,28 +283,18 @@ class RedisBanditStorage(BanditStorage):
         def redacted(decision: Decision) -> Decision:
             return replace(decision, context=clean[decision.id])
 
-        return self._replace(list(clean), is_redactable, redacted, deadline_of(timeout))
+        return self._change(clean, is_redactable, redacted, deadline_of(timeout))
 
-    def _replace(
+    def _change(
         self,
-        wanted: Sequence[str],
+        ids: Iterable[str],
         concerns: Callable[[Decision], bool],
         change: Callable[[Decision], Decision],
         deadline: float | None,
     ) -> int:
-        """Replace what is stored of some decisions; return how many it concerned."""
+        wanted = list(dict.fromkeys(ids))
         shards = self._shards(deadline) if wanted else []
-        count = 0
-        for start in range(0, len(wanted), PAGE):
-            page = wanted[start : start + PAGE]
-            requests = [Request(k.counts, ("HMGET", k.decisions, *page)) for k in shards]
-            answers = self._client.call_all(requests, deadline)
-            known = [
-                (keys, changes(page, texts, concerns, change))
-                for keys, texts in zip(shards, answers, strict=True)
-            ]
-            count += self._edits.replace(known, deadline)
-        return count
+        return self._edits.change(shards, wanted, concerns, change, deadline)
 
     def read_control(self, timeout: float | None = None) -> Mapping[str, ControlState]:
         """Return what operators decided; see :meth:`BanditStorage.read_control`.

@@ -13,9 +13,9 @@ import numpy as np
 from sqlalchemy import Connection, LargeBinary, bindparam, func, select, text
 from sqlalchemy.dialects import sqlite
 
-from ...model import Arrays, FloatArray
-from ..packing import by_bandit, increased, packed, unpacked
-from ..settle import ArrayKey
+from ...model import Arrays, BanditKey, FloatArray
+from ..settle import ArrayKey, grown
+from ..values import array_bytes, array_from_bytes
 from .tables import arrays, columns, recordset
 
 _KEY = [c for c in arrays.columns if c.primary_key]
@@ -58,20 +58,32 @@ def add_arrays(connection: Connection, added: Mapping[ArrayKey, FloatArray]) -> 
     for key, array in added.items():
         values = key._asdict()
         data = connection.execute(_STORED, values).scalar()
-        stored = None if data is None else unpacked(data)
-        connection.execute(_PUT, {**values, "value": packed(increased(key, stored, array))})
+        stored = None if data is None else _from_bytes(key, data)
+        connection.execute(_PUT, {**values, "value": array_bytes(grown(key, stored, array))})
 
 
 def read_arrays(connection: Connection) -> Arrays:
-    """Return all arrays."""
-    query, read = select(arrays), unpacked
+    """Return all arrays.
+
+    :raises StorageCorruptError: somebody wrote what is no array
+    """
+    query, read = select(arrays), _from_bytes
     if connection.dialect.name == "postgresql":
         # As text, its driver would read them number by number, which takes several times as long.
         query = select(*_KEY, func.array_send(arrays.c.value, type_=LargeBinary))
-        read = _received
-    return by_bandit((ArrayKey(*row[:4]), read(row[4])) for row in connection.execute(query))
+        read = _as_sent
+    found: dict[BanditKey, dict[str, dict[str, FloatArray]]] = {}
+    for *place, data in connection.execute(query):
+        key = ArrayKey(*place)
+        arms = found.setdefault(BanditKey(key.bandit, key.version), {})
+        arms.setdefault(key.arm, {})[key.name] = read(key, data)
+    return found
 
 
-def _received(data: bytes) -> FloatArray:
+def _from_bytes(key: ArrayKey, data: bytes) -> FloatArray:
+    return array_from_bytes(data, f"array {key.name!r} of {key.bandit!r} in bandit_arrays")
+
+
+def _as_sent(key: ArrayKey, data: bytes) -> FloatArray:
     array: FloatArray = np.frombuffer(data, _SENT, offset=_HEAD)["value"].astype(np.float64)
     return array

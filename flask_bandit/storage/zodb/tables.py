@@ -29,12 +29,12 @@ from ..base import (
     DecisionWrite,
     StoredDigest,
 )
-from ..codec import commit_from_record, commit_to_record, control_from_text, decision_from_record
+from ..codec import commit_from_record, control_from_text, decision_from_record
 from ..digests import digest_from_text
 from ..ledger import is_prunable
-from ..packing import by_bandit, increased, packed, unpacked
-from ..settle import ArrayKey, Change, settle, touched
-from .rows import Entry, dump, load_decision, load_reward, put_decision, put_reward
+from ..settle import ArrayKey, Change, grown, settle, touched
+from ..values import array_bytes, array_from_bytes
+from .rows import Entry, adjustment_text, load_decision, load_reward, put_decision, put_reward
 
 LAYOUT = 2
 """The layout that this code reads and writes."""
@@ -131,8 +131,7 @@ class Tables:
         for reward in change.updated_rewards:
             put_reward(rows[reward.reward.decision_id], reward)
         for number, item in enumerate(change.adjustments, time.time_ns()):
-            text = dump(commit_to_record(Commit(adjustments=(item,)))["adjustments"][0])
-            self.adjustments[item.id] = (number, text)
+            self.adjustments[item.id] = (number, adjustment_text(item))
         for key, value in change.counts.items():
             total = self.counts.get(tuple(key))
             if total is None:
@@ -146,9 +145,9 @@ class Tables:
         arrays = self.home.setdefault("arrays", OOBTree())
         row = arrays.get(tuple(key))
         if row is None:
-            arrays[tuple(key)] = PersistentMapping(sums=packed(added))
+            arrays[tuple(key)] = PersistentMapping(sums=array_bytes(added))
         else:
-            row["sums"] = packed(increased(key, unpacked(row["sums"]), added))
+            row["sums"] = array_bytes(grown(key, _array_of(key, row), added))
 
     def _row(self, decision_id: str, rows: dict[str, Any]) -> Any:
         row = rows.get(decision_id)
@@ -170,7 +169,11 @@ class Tables:
         """Return all arrays."""
         items = list(self.home.get("arrays", {}).items())
         _fetch(self.counts, [row for _, row in items])
-        return by_bandit((ArrayKey(*key), unpacked(row["sums"])) for key, row in items)
+        arrays: dict[BanditKey, dict[str, dict[str, FloatArray]]] = {}
+        for key, row in ((ArrayKey(*place), row) for place, row in items):
+            arms = arrays.setdefault(BanditKey(key.bandit, key.version), {})
+            arms.setdefault(key.arm, {})[key.name] = _array_of(key, row)
+        return arrays
 
     def get_decisions(self, ids: Iterable[str]) -> dict[str, Decision]:
         """Return the stored decisions among ``ids``."""
@@ -297,6 +300,10 @@ class Tables:
 
     def _digest(self, key: BanditKey) -> Any:
         return self.home.get("digests", {}).get(tuple(key))
+
+
+def _array_of(key: ArrayKey, row: Any) -> FloatArray:
+    return array_from_bytes(row["sums"], f"array {key.name!r} of {key.bandit!r}")
 
 
 def layout_of(root: Any, name: str) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ...analysis.results import POSTERIOR, ArmResult, Interval, Results
+from ...analysis.results import NOT_YET, ArmResult, Interval, Results
 from ..pages import BanditPage
 from ..reports import ArmReport
 from .numbers import Numbers
@@ -84,7 +84,7 @@ def leaderboard(page: BanditPage, numbers: Numbers) -> Leaderboard:
     reports = {each.arm: each for each in page.report.arms}
     ordered = page.results.arms if page.results else ()
     results = {row.arm: row for row in ordered if row.arm in reports}
-    axis = _Axis([row.mean for row in results.values() if row.mean])
+    axis = Axis([row.mean for row in results.values() if row.mean])
     named, places = letters(page), {t.name: t.place for t in tracks(page) if not t.is_others}
     rows = tuple(
         Row(
@@ -100,7 +100,7 @@ def leaderboard(page: BanditPage, numbers: Numbers) -> Leaderboard:
     control = next((row.mean for row in results.values() if row.is_control and row.mean), None)
     return Leaderboard(
         rows=rows,
-        ticks=tuple((axis.place(at), axis.write(at, page, numbers)) for at in axis.ticks),
+        ticks=axis.labels(page.results, numbers),
         control=axis.place(control.estimate) if control else None,
     )
 
@@ -121,17 +121,20 @@ def _badges(page: BanditPage, report: ArmReport, result: ArmResult | None) -> It
         yield f"weight {report.weight:g}"
 
 
-class _Axis:
-    """The common axis; without ticks where there is nothing to place."""
+class Axis:
+    """The common axis; without ticks where there is nothing to place.
 
-    def __init__(self, means: Sequence[Interval]) -> None:
+    :param widest: how far it goes beyond the estimates, in largest estimates
+    """
+
+    def __init__(self, found: Sequence[Interval], widest: float = WIDEST) -> None:
         self.ticks: list[float] = []
-        if means:
-            estimates = [mean.estimate for mean in means]
-            known = [mean for mean in means if mean.method == POSTERIOR]
-            furthest = WIDEST * max(map(abs, estimates)) or float("inf")
-            low = min([*estimates, *(mean.low for mean in known)])
-            high = max([*estimates, *(mean.high for mean in known)])
+        if found:
+            estimates = [each.estimate for each in found]
+            known = [each for each in found if each.method != NOT_YET]
+            furthest = widest * (max(map(abs, estimates)) or float("inf"))
+            low = min([*estimates, *(each.low for each in known)])
+            high = max([*estimates, *(each.high for each in known)])
             low, high = max(low, min(estimates) - furthest), min(high, max(estimates) + furthest)
             self.ticks = ticks(low, high if high > low else low + 1.0, most=4)
 
@@ -140,21 +143,24 @@ class _Axis:
         low, high = self.ticks[0], self.ticks[-1]
         return round(100.0 * min(max((value - low) / (high - low), 0.0), 1.0), 2)
 
-    def write(self, value: float, page: BanditPage, numbers: Numbers) -> str:
-        if page.results and page.results.is_binary:
-            return numbers.percent(value, decimals(self.ticks, 100.0))
-        return numbers.number(value)
+    def labels(self, results: Results | None, numbers: Numbers) -> tuple[tuple[float, str], ...]:
+        """Return the ticks' places and texts."""
+        if results is not None and results.is_binary and self.ticks:
+            places = decimals(self.ticks, 100.0)
+            return tuple((self.place(at), numbers.percent(at, places)) for at in self.ticks)
+        return tuple((self.place(at), numbers.number(at)) for at in self.ticks)
 
-    def bar(self, mean: Interval | None) -> Bar | None:
-        if mean is None:
+    def bar(self, found: Interval | None) -> Bar | None:
+        """Return an interval's place; only its estimate's where it is not known yet."""
+        if found is None:
             return None
-        middle = self.place(mean.estimate)
-        if mean.method != POSTERIOR:
+        middle = self.place(found.estimate)
+        if found.method == NOT_YET:
             return Bar(middle, None, None, False, False)
         return Bar(
             middle=middle,
-            low=self.place(mean.low),
-            high=self.place(mean.high),
-            goes_left=mean.low < self.ticks[0],
-            goes_right=mean.high > self.ticks[-1],
+            low=self.place(found.low),
+            high=self.place(found.high),
+            goes_left=found.low < self.ticks[0],
+            goes_right=found.high > self.ticks[-1],
         )

@@ -1,7 +1,8 @@
-"""The part of ``StorageSuite`` about what goes and what was learned from it: redact, erase, prune."""
+"""The part of ``StorageSuite`` about what is kept of terms: sums, when all else moves or goes."""
 
 from __future__ import annotations
 
+import io
 import math
 import struct
 from dataclasses import replace
@@ -11,11 +12,23 @@ from typing import Any
 import pytest
 
 from ..errors import StorageError
-from ..model import LogEntry
-from ..storage.base import BanditStorage, Commit
+from ..model import BanditKey, LogEntry
+from ..storage.base import ARRAYS, BanditStorage, Commit, arrays_adjustment
 from ..storage.memory import MemoryBanditStorage
-from .storage_arrays import SECRET, YY, Y, everything, fill_arrays, learned, seen, sums
-from .storage_moves import NEW, OLD, copy
+from ..storage.transfer import audit, read_import, write_export
+from .storage_arrays import (
+    SECRET,
+    YY,
+    Y,
+    added,
+    everything,
+    fill_arrays,
+    item,
+    learned,
+    seen,
+    sums,
+)
+from .storage_moves import NEW, OLD, copy, move
 from .storage_processes import (
     PATIENCE,
     StorageFactory,
@@ -23,7 +36,7 @@ from .storage_processes import (
     needs_shared,
     run_processes,
 )
-from .storage_samples import KEY, decision, decisions, reward
+from .storage_samples import KEY, TWO, decision, decisions, reward
 
 
 def shrink_one(make: StorageFactory, location: Path, id_: str) -> None:
@@ -33,12 +46,75 @@ def shrink_one(make: StorageFactory, location: Path, id_: str) -> None:
     storage.close()
 
 
-class RedactTests:
-    """What must hold of ``redact``, and of arrays where something is removed."""
+class SumsTests:
+    """What must hold of arrays where they move or something is removed, and of ``redact``."""
 
     def make_storage(self, location: Path) -> BanditStorage:
         """Open the storage kept at ``location``."""
         raise NotImplementedError
+
+    # What moves
+
+    def test_terms_are_not_kept(self, storage: BanditStorage) -> None:
+        """Only sums are: one adjustment for each bandit and version, after everything else."""
+        fill_arrays(storage)
+        commits = list(storage.iter_commits())
+        whole = [one for commit in commits[-2:] for one in commit.adjustments]
+        expected = [arrays_adjustment(*found) for found in storage.read_arrays().items()]
+        assert sorted(whole, key=repr) == sorted(expected, key=repr)
+        assert all(one.id.startswith(ARRAYS) for one in whole)
+        for commit in commits[:-2]:
+            deltas = [write.delta for write in commit.decisions]
+            deltas += [write.delta for write in commit.rewards if write.delta is not None]
+            deltas += [one.delta for one in commit.adjustments]
+            assert all(delta.terms == () for delta in deltas)
+        ids = {one.id: one.delta for commit in commits[:-2] for one in commit.adjustments}
+        assert ids == {"import": TWO, "sums": TWO}
+
+    def test_arrays_move_to_another_storage(self, storage: BanditStorage) -> None:
+        """By export and import, in both directions, bit for bit, and once."""
+        other = MemoryBanditStorage()
+        fill_arrays(storage)
+        before = everything(storage)
+        for _ in range(2):
+            move(storage, other)
+            assert everything(other) == before
+        for _ in range(2):
+            move(other, storage)
+            assert everything(storage) == before
+        assert audit(other) == []
+
+    def test_arrays_move_here(self, storage: BanditStorage) -> None:
+        other = MemoryBanditStorage()
+        fill_arrays(other)
+        for _ in range(2):
+            copy(other, storage)
+            assert everything(storage) == everything(other)
+        for _ in range(2):
+            move(other, storage)
+            assert everything(storage) == everything(other)
+        for target in (storage, other):
+            target.commit(Commit((seen(decision("later"), SECRET),)))
+        assert everything(storage) == everything(other)
+
+    def test_later_export_leaves_the_arrays(self, storage: BanditStorage) -> None:
+        """Of a bandit that has any here; those of another one come."""
+        other = MemoryBanditStorage()
+        fill_arrays(storage)
+        move(storage, other)
+        other.commit(Commit((seen(decision("theirs"), SECRET),)))
+        other.commit(item("new", added("green", "s:xr", Y), BanditKey("third", 1)))
+        before = sums(storage)
+        file = io.BytesIO()
+        write_export(other, file)
+        for unmerged in (1, 1):
+            file.seek(0)
+            assert read_import(storage, file, "export").unmerged == unmerged
+            assert sums(storage) == {**before, BanditKey("third", 1): {"green": {"s:xr": list(Y)}}}
+        assert storage.get_decisions(["theirs"]).keys() == {"theirs"}
+        assert storage.read_counts() == other.read_counts()
+
+    # What goes
 
     def test_erase_and_prune_leave_the_arrays(self, storage: BanditStorage) -> None:
         fill_arrays(storage)
