@@ -43,7 +43,7 @@ CAMPAIGNS = ("all", "men", "women")
 POSITIONS = ("1", "2", "3")
 FEATURES = Features.parse({"position": list(POSITIONS)})
 UNIFORM, THOMPSON = "random", "bts"
-SHOWN = ("IPS", "SNIPS", "DR", "SNDR")
+SHOWN = ("IPS", "SNIPS", "DR")
 """The direct method is left out: its error does not know how wrong the model is."""
 
 
@@ -180,53 +180,49 @@ def judge(wheel: Path, campaign: str) -> Outcome:
     )
 
 
-HEADINGS = ("campaign", "estimator", "from the uniform log", "really earned", "apart")
+HEADINGS = (
+    "campaign",
+    "uniform, earned",
+    *(f"Thompson, {name}" for name in SHOWN),
+    "Thompson, earned",
+    "mean weight",
+    "by mean propensities",
+)
 
 
-def cells(outcome: Outcome) -> Iterator[tuple[str, ...]]:
-    """Yield a row for each estimator: click rates with 95 % intervals."""
-    earned = outcome.earned
-    yield (outcome.campaign, "logged (uniform)", _text(outcome.right.logged), "", "")
-    for name in SHOWN:
-        estimate = outcome.right.estimates[name]
-        error = (estimate.error**2 + earned.error**2) ** 0.5
-        apart = f"{(estimate.value - earned.value) / error:+.1f} errors"
-        yield (outcome.campaign, name, _text(estimate), _text(earned), apart)
-
-
-def _text(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "-"
-    return f"{estimate.value:.4f} ± {estimate.error:.4f}"
+def cells(outcome: Outcome) -> tuple[str, ...]:
+    """Return a campaign's row: clicks per row and mean weights, each with its standard error."""
+    estimates = [outcome.right.estimates[name] for name in SHOWN]
+    weights = [outcome.right.mean_weight, outcome.wrong.mean_weight]
+    earned = [outcome.right.logged, *estimates, outcome.earned]
+    return (
+        outcome.campaign,
+        *(f"{one.value:.4f} ± {one.error:.4f}" for one in earned if one),
+        *(f"{one.value:.2f} ± {one.error:.2f}" for one in weights if one),
+    )
 
 
 def rst(outcomes: list[Outcome]) -> str:
     """Return the table for the documentation."""
     lines = [".. list-table::", "   :header-rows: 1", ""]
-    for row in (HEADINGS, *(row for outcome in outcomes for row in cells(outcome))):
-        lines += [f"   {'-' if place else '* -'}".ljust(7) + cell for place, cell in enumerate(row)]
-    return "\n".join(line.rstrip() for line in lines)
+    for row in (HEADINGS, *map(cells, outcomes)):
+        lines += [f"   {' ' if place else '*'} - {cell}" for place, cell in enumerate(row)]
+    return "\n".join(lines)
 
 
 def report(outcomes: list[Outcome], console: Console) -> None:
     """Print the table, and what the weights say of the mistake."""
-    table = Table(title="Thompson's click rate ± standard error")
+    table = Table(
+        title="clicks per row ± standard error: estimated from the uniform log, and earned"
+    )
     for heading in HEADINGS:
         table.add_column(heading)
     for outcome in outcomes:
-        for row in cells(outcome):
-            table.add_row(*row)
+        table.add_row(*cells(outcome))
     console.print(table)
     for outcome in outcomes:
-        for what, found in (("frequencies", outcome.right), ("mean propensities", outcome.wrong)):
-            assert found.mean_weight is not None
-            console.print(
-                f"{outcome.campaign}, by {what}: mean weight {_text(found.mean_weight)}, "
-                f"{found.effective:,.0f} effective of {found.decisions:,} decisions; "
-                f"IPS {_text(found.estimates['IPS'])}"
-            )
-            for warning in found.warnings:
-                console.print(f"  {warning}")
+        for warning in outcome.wrong.warnings:
+            console.print(f"{outcome.campaign}, by mean propensities: {warning}")
 
 
 def main(arguments: Any = None) -> None:

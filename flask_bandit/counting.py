@@ -5,8 +5,9 @@ shall not see them as they are, it has sums of its own beside them, told apart b
 
 * ``holdout:pulls`` ...: the visitors who always get the control; no policy sees these;
 * ``goal:<goal>:rewards`` ...: goals that the bandit does not learn from;
-* ``learn:...``: with a reward window, what decisions whose window is closed have added; with a
-  share for evaluation, what the others have added;
+* ``learn:...``: with a reward window, what decisions whose window is closed have added;
+* ``eval:...``: what decisions have added that are held out for evaluation, where it would else be
+  learned; the policy sees the exact sums less these, and no array has them;
 * ``@<start>:...``: with a half-life, the sums of decisions made in one span of time, by its start
   in seconds since the epoch; with a reward window too, ``learn:@<start>:...``, so that a bandit
   which gets its window later learns nothing twice.
@@ -25,6 +26,7 @@ from .options import Options
 
 HOLDOUT = "holdout:"
 LEARNED = "learn:"
+FOR_EVALUATION = "eval:"
 BUCKET = "@"
 BUCKETS_PER_HALF_LIFE = 4
 _SPANS = (604800, 86400, 43200, 21600)
@@ -33,6 +35,7 @@ _SPANS = (604800, 86400, 43200, 21600)
 Buckets stay for ever and are read with the counts, so none is shorter than a fourth of the shortest
 half-life.
 """
+_EVALUATED = FOR_EVALUATION + "pulls"
 _FORGOTTEN = 2.0**-40
 """Weight below which a bucket is not added up any more."""
 
@@ -44,8 +47,10 @@ def decision_delta(policy: PolicyProtocol, options: Options, decision: Decision)
     if decision.is_held_out:
         return StatsDelta({decision.arm: {HOLDOUT + "pulls": 1}})
     pull = StatsDelta({decision.arm: {"pulls": 1}})
-    if options.reward_window is not None or is_for_evaluation(options, decision):
+    if options.reward_window is not None:
         return pull
+    if is_for_evaluation(options, decision):
+        return _set_apart(options, pull)
     learned = policy.on_decision(decision)
     prefix = _prefix(options, decision)
     return pull + _prefixed(learned, prefix) if prefix else learned
@@ -68,7 +73,7 @@ def reward_delta(
         late = {"late": 1} if reward.at > decision.at + options.reward_window else {}
         return StatsDelta({decision.arm: {**exact, **late}})
     if is_for_evaluation(options, decision):
-        return StatsDelta({decision.arm: exact})
+        return _set_apart(options, StatsDelta({decision.arm: exact}))
     learned = policy.on_reward(decision, reward.value)
     prefix = _prefix(options, decision)
     return StatsDelta({decision.arm: exact}) + _prefixed(learned, prefix) if prefix else learned
@@ -110,7 +115,9 @@ def needs_decision(policy: PolicyProtocol, options: Options, decision_id: str, g
     """Return whether a reward can only be counted with its decision as it is stored."""
     if goal != options.goal or Decision.is_id_held_out(decision_id):
         return False
-    if options.learns_apart or options.half_life is not None:
+    if options.reward_window is not None or options.half_life is not None:
+        return True
+    if options.evaluation > 0.0:
         return True
     return bool(getattr(policy, "reward_needs_decision", False))
 
@@ -121,16 +128,18 @@ def learned_sums(options: Options, counts: ArmCounts, now: float) -> ArmCounts:
     :param counts: all sums of a bandit
     :param now: seconds since the epoch; what is older weighs less where there is a half-life
     """
-    if options.learns_apart:
+    if options.reward_window is not None:
         counts = {arm: _without(row, LEARNED) for arm, row in counts.items()}
     if options.half_life is not None:
         return {arm: _discounted(row, options.half_life, now) for arm, row in counts.items()}
+    if options.reward_window is None and any(_EVALUATED in row for row in counts.values()):
+        return {arm: _less_evaluated(row) for arm, row in counts.items()}
     return counts
 
 
 def learned_arrays(options: Options, arrays: ArmArrays) -> ArmArrays:
     """Return the arrays that the policy learns from, of all that a bandit has."""
-    if not options.learns_apart:
+    if options.reward_window is None:
         return arrays
     return {
         arm: {
@@ -140,6 +149,18 @@ def learned_arrays(options: Options, arrays: ArmArrays) -> ArmArrays:
         }
         for arm, row in arrays.items()
     }
+
+
+def _set_apart(options: Options, exact: StatsDelta) -> StatsDelta:
+    """Return what a decision for evaluation adds: where all is learned, also what is not."""
+    if options.half_life is not None:
+        return exact
+    return exact + _prefixed(exact, FOR_EVALUATION)
+
+
+def _less_evaluated(row: Mapping[str, float]) -> dict[str, float]:
+    apart = _without(row, FOR_EVALUATION)
+    return {name: value - apart.get(name, 0) for name, value in row.items()}
 
 
 def _discounted(row: Mapping[str, float], half_life: float, now: float) -> dict[str, float]:
@@ -168,7 +189,7 @@ def _bucket(half_life: float, at: float) -> str:
 
 def _prefix(options: Options, decision: Decision) -> str:
     """Return how the names of the sums begin that the policy learns from; empty: they are exact."""
-    learned = LEARNED if options.learns_apart else ""
+    learned = "" if options.reward_window is None else LEARNED
     return (
         learned if options.half_life is None else learned + _bucket(options.half_life, decision.at)
     )

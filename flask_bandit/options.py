@@ -175,11 +175,6 @@ class Options:
                 "for any number, such as GaussianThompsonBandit"
             )
 
-    @property
-    def learns_apart(self) -> bool:
-        """Whether the policy learns from sums of its own, beside those of all decisions."""
-        return self.reward_window is not None or self.evaluation > 0.0
-
     def mode(self, goal: str) -> str:
         """Return how a goal counts: ``once``, ``every`` or ``numeric``."""
         return self.goals.get(goal, "once")

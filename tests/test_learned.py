@@ -12,6 +12,7 @@ import pytest
 from flask_bandit.algorithms import Policy
 from flask_bandit.bandit import Bandit
 from flask_bandit.breaker import Attempt
+from flask_bandit.counting import learned_sums
 from flask_bandit.engine import Engine
 from flask_bandit.errors import ConfigurationError, StorageError
 from flask_bandit.features import Features
@@ -206,11 +207,28 @@ def test_decisions_for_evaluation_are_counted_and_not_learned() -> None:
     counts = engine.read_counts()[KEY]
     assert sum(row["pulls"] for row in counts.values()) == 200
     assert sum(row["rewards"] for row in counts.values()) == 200
-    seen = sum(row["learn:seen"][0] for row in learned(engine).values())
+    seen = sum(row["seen"][0] for row in learned(engine).values())
     # 200 coins: outside these bounds in less than 1 of 10,000 choices of the ids, which are fixed.
     assert 72 < seen < 128
-    assert sum(row["learn:pulls"] for row in counts.values()) == seen
-    assert sum(row["learn:rewards"] for row in counts.values()) == seen
+    assert sum(row["eval:pulls"] for row in counts.values()) == 200 - seen
+    assert sum(row["eval:rewards"] for row in counts.values()) == 200 - seen
+    sums = learned_sums(engine.bandits["offer"].options, counts, 0.0)
+    assert sum(row["pulls"] for row in sums.values()) == seen
+    assert sum(row["reward_sq"] for row in sums.values()) == seen
+
+
+def test_what_was_learned_before_a_share_is_held_out_stays() -> None:
+    storage = MemoryBanditStorage()
+    engine = engine_of(offer(), storage)
+    for n in range(50):
+        commit(engine, decide(engine, f"v{n}", {"x": 1.0}), 1.0)
+    later = engine_of(offer(evaluation=0.5), storage)
+    for n in range(50):
+        commit(later, decide(later, f"w{n}", {"x": 1.0}), 1.0)
+    sums = learned_sums(later.bandits["offer"].options, later.read_counts()[KEY], 0.0)
+    pulls = sum(row["pulls"] for row in sums.values())
+    assert pulls == sum(row["seen"][0] for row in learned(later).values())
+    assert 50 < pulls < 100
 
 
 def test_all_decisions_of_a_known_user_are_for_evaluation_or_none() -> None:
@@ -222,7 +240,7 @@ def test_all_decisions_of_a_known_user_are_for_evaluation_or_none() -> None:
             )
             assert decision is not None
             commit(engine, decision)
-        seen = sum(row.get("learn:seen", [0.0])[0] for row in learned(engine).values())
+        seen = sum(row.get("seen", [0.0])[0] for row in learned(engine).values())
         assert seen % 5 == 0
     assert 0 < seen < 100
 

@@ -17,6 +17,7 @@ from .logged import Logged
 
 LEVEL = 0.95
 """Of all intervals."""
+ROUNDING = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,11 @@ class Estimate:
         value = float(value)
         reach = quantile((1.0 + LEVEL) / 2.0) * error
         return cls(value, error, value - reach, value + reach)
+
+    @property
+    def is_flat(self) -> bool:
+        """True where there is no variation: what is left of it is rounding."""
+        return self.error <= ROUNDING * abs(self.value)
 
 
 def quantile(chance: float) -> float:

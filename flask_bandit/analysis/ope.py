@@ -34,6 +34,7 @@ from .targets import Target
 CLIP = SWITCH = 10.0
 FEWEST = 30.0
 """Decisions, and effective ones, that a stratum needs to stand by itself."""
+NO_DIFFERENCE = "All decisions in the log earned the same"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +146,15 @@ class _Reading:
             refusals.append("There is a single subject: its decisions show no standard error.")
         has_error = sums.clusters >= 2
         mean = self._estimate(MEAN_WEIGHT, [range(len(sums.totals))]) if has_error else None
+        logged = self._estimate(LOGGED, [range(len(sums.totals))]) if has_error else None
+        warnings = list(overlap.warnings(mean.error if mean else math.nan))
+        if logged and logged.is_flat:
+            warnings.append(f"{NO_DIFFERENCE}: the intervals have no width, and say nothing.")
         strata = tuple(self._strata.shares(sums.totals))
         return Evaluation(
             decisions=overlap.decisions,
             clusters=sums.clusters,
-            logged=self._estimate(LOGGED, [range(len(sums.totals))]) if has_error else None,
+            logged=logged,
             estimates={} if refusals else self._estimates(has_model),
             mean_weight=mean,
             effective=overlap.effective,
@@ -159,7 +164,7 @@ class _Reading:
             impossible=overlap.impossible,
             strata=strata,
             estimand=estimand(strata, overlap, self._first, self._last),
-            warnings=tuple(overlap.warnings(mean.error if mean else math.nan)),
+            warnings=tuple(warnings),
             refusals=tuple(refusals),
         )
 

@@ -17,12 +17,12 @@ from ..model import FloatArray
 from .clustered import ClusterSums, Estimate, quantile
 from .estimators import ONE, over_strata
 from .logged import Logged
-from .ope import Strata, Stratum, checked_model, estimand
+from .ope import NO_DIFFERENCE, Strata, Stratum, checked_model, estimand
 from .overlap import Overlap
 from .reward_models import Model
 from .targets import Target, logged_target
 
-DIFFERENCE, CANDIDATE, CHAMPION, W = range(1, 5)
+DIFFERENCE, CANDIDATE, CHAMPION, W, REWARD = range(1, 6)
 SPREAD = 10.5
 """Mean square of the difference of two policies' weights: that of two which seldom agree, with five
 arms logged uniformly."""
@@ -106,7 +106,7 @@ class _Reading:
     def __init__(self, candidate: Target, champion: Target, model: Model | None) -> None:
         self._candidate, self._champion, self._model = candidate, champion, model
         self._of_candidate, self._of_champion = Overlap(), Overlap()
-        self._sums, self._strata = ClusterSums(5), Strata()
+        self._sums, self._strata = ClusterSums(6), Strata()
 
     def add(self, batch: Logged) -> None:
         ours = self._of_candidate.add(batch, self._candidate)
@@ -117,12 +117,13 @@ class _Reading:
             else checked_model(self._model(batch), batch)
         )
         surprise = batch.reward - batch.taken(expected)
-        rows: FloatArray = np.empty((len(batch), 5))
+        rows: FloatArray = np.empty((len(batch), 6))
         rows[:, ONE] = 1.0
         rows[:, CANDIDATE] = (ours.chances * expected).sum(axis=1) + ours.weights * surprise
         rows[:, CHAMPION] = (theirs.chances * expected).sum(axis=1) + theirs.weights * surprise
         rows[:, DIFFERENCE] = rows[:, CANDIDATE] - rows[:, CHAMPION]
         rows[:, W] = ours.weights
+        rows[:, REWARD] = batch.reward
         self._sums.add(rows, batch, self._strata.of(batch))
 
     def result(self, alpha: float) -> Paired:
@@ -131,6 +132,8 @@ class _Reading:
         refusals += [f"Champion: {text}" for text in theirs.refusals()]
         if not refusals and sums.clusters < 2:
             refusals.append("There is a single subject: its decisions show no standard error.")
+        if not refusals and self._mean(REWARD).is_flat:
+            refusals.append(f"{NO_DIFFERENCE}, so nothing tells the two apart: wait for rewards.")
         difference = None if refusals else self._mean(DIFFERENCE)
         mean = self._mean(W) if sums.clusters >= 2 else None
         error = mean.error if mean else math.nan

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..algorithms.base import Prepared
@@ -24,7 +24,7 @@ from ..model import (
     add_counts,
     add_terms,
 )
-from .clustered import Estimate
+from .clustered import LEVEL, Estimate, quantile
 from .logged import Left, is_whole, why_no_choice
 
 FEWEST = 20.0
@@ -304,9 +304,20 @@ class _Tally:
 
 
 def mean_of(count: int, total: float, squares: float) -> Estimate | None:
-    """Return a mean with its interval from sums; ``None`` below two values."""
+    """Return a mean with its 95 % interval from sums; ``None`` below two values.
+
+    For values of 0 and 1 it is Wilson's interval, which has a width when all are 0 too (Wilson
+    1927, "Probable inference, the law of succession, and statistical inference").
+    """
     if count < 2:
         return None
     mean = total / count
-    variance = max(squares / count - mean * mean, 0.0) / (count - 1)
-    return Estimate.of(mean, math.sqrt(variance))
+    variance = max(squares / count - mean * mean, 0.0)
+    estimate = Estimate.of(mean, math.sqrt(variance / (count - 1)))
+    if total != squares or not 0.0 <= total <= count:
+        return estimate
+    z = quantile((1.0 + LEVEL) / 2.0)
+    scale = 1.0 + z * z / count
+    middle = (mean + z * z / (2.0 * count)) / scale
+    reach = z / scale * math.sqrt(variance / count + z * z / (4.0 * count * count))
+    return replace(estimate, low=max(middle - reach, 0.0), high=min(middle + reach, 1.0))

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigurationError, LifecycleError
+from ..errors import ConfigurationError
 from ..model import Stats
 from .books import loaded
 from .data import TrainingData
+from .gate import NotYetError
 from .records import DONE, TRAIN, ModelRecord
 from .trainers import Trainer, document_of
 
@@ -28,12 +29,12 @@ def fitted_document(trainer: Trainer, label: str, data: TrainingData) -> Mapping
     """Return the document of a model, after a look whether it says the same when it is read.
 
     :param label: name of the trainer
-    :raises LifecycleError: there is nothing to learn from
+    :raises NotYetError: there is nothing to learn from
     :raises ConfigurationError: the trainer gave no model that can be stored and read
     """
     first = next(iter(data), None)
     if first is None:
-        raise LifecycleError(
+        raise NotYetError(
             f"the log of {data.name!r} has no decision to learn from yet; left out: {data.left}"
         )
     model = trainer.fit(data)

@@ -38,7 +38,7 @@ _AMOUNTS: Mapping[str, float] = {
     "bag": 5,
     "cover": 5,
     "squarecb": 10.0,
-    "regcb": 0.01,
+    "regcb": 0.001,
 }
 _WHOLE = ("bag", "cover")
 _open: Any = vowpalwabbit.Workspace

@@ -13,6 +13,7 @@ from ..errors import BanditError
 from ..migration import flask_mab_adjustments
 from ..storage.base import Commit
 from .cli_data import db_cli, export, import_, opened_storage, prune, reread, storage_cli
+from .cli_learning import COMMANDS as LEARNING
 from .cli_life import COMMANDS
 from .cli_replay import replay_command
 from .cli_report import report_command
@@ -24,6 +25,7 @@ from .wiring import wiring_problems
 bandit_cli = AppGroup("bandit", help="Look after the app's bandit experiments.")
 for command in (
     *COMMANDS,
+    *LEARNING,
     export,
     import_,
     prune,

@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from ..algorithms import POLICIES
+from ..algorithms import CONTEXTUAL_POLICIES
 from ..analysis.clustered import Estimate
 from ..analysis.events import Columns, read_events
 from ..analysis.replaying import Replay, Survey, replay, survey
@@ -191,8 +191,10 @@ def _numeric(features: Mapping[str, Any]) -> tuple[str, ...]:
 def _bandit(text: str, spec: Mapping[str, Any], floor: float) -> Bandit:
     """Make a bandit of ``name`` or ``name(parameter=value, ...)``."""
     name, params = _call(text)
-    found = POLICIES[name] if name in POLICIES else import_object(name) if "." in name else None
-    if getattr(found, "contextual", False):
+    is_path = "." in name or ":" in name
+    if name in CONTEXTUAL_POLICIES or (
+        is_path and getattr(import_object(name), "contextual", False)
+    ):
         if not spec:
             raise click.UsageError(
                 f"{name} chooses by the context; name its features, as --features 'age=numeric'"

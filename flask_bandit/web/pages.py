@@ -106,7 +106,7 @@ def read_page(
     """
     reader = _Reader(state)
     page = reader.page(name, version, most)
-    control, bandit = reader.stored.control(name), state.bandits.get(name)
+    control, bandit = reader.stored.control(name), reader.stored.bandits.get(name)
     is_learning = control.model or (bandit is not None and bandit.features is not None)
     if not page.report.is_current or not is_learning:
         return page

@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 from inspect import signature
 from typing import Any
 
-from ..algorithms import POLICIES
+from ..algorithms import CONTEXTUAL_POLICIES
 from ..bandits import Bandit
 from ..errors import ConfigurationError, UnknownBanditError
 from ..features import Features
@@ -125,7 +125,12 @@ def declared_bandit(name: str, table: Any) -> Bandit:
         for function in ("targeting", "context"):
             if function in options:
                 options[function] = _arm_value(options[function])
-        if "features" in options and _takes_features(algorithm):
+        if _takes_features(algorithm):
+            if "features" not in options:
+                raise ConfigurationError(
+                    f"the algorithm {algorithm!r} needs features, such as features = "
+                    "{ age = 'numeric', country = ['de', 'fr'] }"
+                )
             params["features"] = options["features"] = Features.parse(options["features"])
         bandit = Bandit(policy_from_name(algorithm, params), **options)
         for arm, value in (
@@ -139,11 +144,13 @@ def declared_bandit(name: str, table: Any) -> Bandit:
 
 def _takes_features(algorithm: str) -> bool:
     """Return whether a policy is made with the features of its bandit."""
-    points = entry_points(group=POLICY_GROUP, name=algorithm)
+    if algorithm in CONTEXTUAL_POLICIES:
+        return True
     if "." in algorithm or ":" in algorithm:
         found = import_object(algorithm)
     else:
-        found = POLICIES.get(algorithm) or next((point.load() for point in points), None)
+        points = entry_points(group=POLICY_GROUP, name=algorithm)
+        found = next((point.load() for point in points), None)
     # What is no class is told by whoever makes the policy.
     return isinstance(found, type) and "features" in signature(found).parameters
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from flask_bandit.analysis.logged import Logged
 from flask_bandit.model import Decision, FloatArray, LogEntry, Reward
@@ -14,7 +15,7 @@ from flask_bandit.model import Decision, FloatArray, LogEntry, Reward
 
 def batch(
     arm: Sequence[int],
-    reward: Sequence[float] | FloatArray,
+    reward: Sequence[float] | npt.NDArray[Any],
     propensities: FloatArray,
     *,
     contexts: Sequence[Mapping[str, Any] | None] | None = None,

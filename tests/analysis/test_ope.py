@@ -314,6 +314,12 @@ def test_few_and_unequal_weights_are_told() -> None:
     assert any("One decision has 50 % of all weight, with 250" in text for text in found.warnings)
 
 
+def test_rewards_that_are_all_alike_are_told() -> None:
+    log = batch([0, 1] * 100, [0.0] * 200, np.full((200, 2), 0.5))
+    (text,) = evaluate([log], constant_target([1.0, 0.0])).warnings
+    assert text.startswith("All decisions in the log earned the same")
+
+
 @pytest.mark.parametrize(
     "bad", [[[0.5, 0.5]], [[0.5, -0.5]] * 4, [[np.nan, 1.0]] * 4, [[np.inf, 1.0]] * 4]
 )

@@ -122,6 +122,11 @@ def test_what_cannot_be_told_is_refused_and_never_better() -> None:
     ann = batch([0, 1], [1.0, 0.0], np.full((2, 2), 0.5), subjects=["ann", "ann"])
     assert "single subject" in compare([ann], FIRST).refusals[0]
     assert "No decision" in compare([], FIRST).refusals[0]
+    for reward in (0.0, 0.1):
+        same = batch([0, 1] * 20, [reward] * 40, np.full((40, 2), 0.5))
+        found = compare([same], FIRST)
+        assert "All decisions in the log earned the same" in found.refusals[0]
+        assert not found.is_better(-0.5)
     with pytest.raises(ValueError, match="alpha is 0"):
         compare([certain], FIRST, alpha=0.0)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flask_bandit.algorithms import Policy, ThompsonPolicy
-from flask_bandit.analysis.replaying import Replay, replay, survey
+from flask_bandit.analysis.replaying import Replay, mean_of, replay, survey
 from flask_bandit.bandits import Bandit
 from flask_bandit.errors import ConfigurationError
 from flask_bandit.model import Decision, FloatArray, LogEntry, Stats, StatsDelta
@@ -81,7 +81,8 @@ def test_a_policy_that_does_not_learn_earns_what_it_earns() -> None:
     assert found.reward.error == pytest.approx((0.42 * 0.58 / found.accepted) ** 0.5, rel=0.1)
     assert found.shares["b"] == pytest.approx(0.8, abs=0.05)
     assert sum(found.shares.values()) == pytest.approx(1.0)
-    assert found.curve[-1] == (3000, found.accepted, pytest.approx(found.reward.value))
+    assert found.curve[-1][:2] == (3000, found.accepted)
+    assert found.curve[-1][2] == pytest.approx(found.reward.value)
 
 
 def test_a_log_that_is_not_uniform_is_replayed_without_bias() -> None:
@@ -190,3 +191,18 @@ def test_progress_is_told() -> None:
     play(Mostly(), log, progress=told.append)
     survey(log, "reward", told.append)
     assert sum(told) == 140
+
+
+def test_the_interval_of_a_rate_has_a_width_when_nothing_was_earned() -> None:
+    """The figures are those of Wilson's formula for 0 of 100, and of the normal one."""
+    nothing = mean_of(100, 0.0, 0.0)
+    assert nothing is not None
+    assert (nothing.value, nothing.low) == (0.0, 0.0)
+    assert nothing.high == pytest.approx(0.0370, abs=1e-4)
+    half = mean_of(100, 50.0, 50.0)
+    assert half is not None
+    assert [half.low, half.high] == pytest.approx([0.4038, 0.5962], abs=1e-4)
+    revenue = mean_of(100, 50.0, 90.0)
+    assert revenue is not None
+    assert revenue.high - revenue.value == pytest.approx(1.96 * (0.65 / 99) ** 0.5, rel=1e-4)
+    assert mean_of(1, 1.0, 1.0) is None

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from flask_bandit.analysis.logged import Logged
 from flask_bandit.bandits import Bandit
 from flask_bandit.engine import Engine
 from flask_bandit.model import Decision, Reward, StatsDelta
@@ -37,7 +38,9 @@ def context_of(rng: np.random.Generator) -> dict[str, Any]:
 
 def rate_of(arm: str, context: Mapping[str, Any]) -> float:
     """Return how probable a reward is: each arm has visitors of its own."""
-    best = "discount" if context["country"] == "fr" else "trial" if context["age"] < 45 else "bundle"
+    best = (
+        "discount" if context["country"] == "fr" else "trial" if context["age"] < 45 else "bundle"
+    )
     return 0.6 if arm == best else 0.1
 
 
@@ -78,8 +81,34 @@ def write_log(
             }
         )
         made.append(DecisionWrite(decision, StatsDelta({arm: {"pulls": 1}})))
-        if rng.random() < rate_of(arm, context):
+        if rng.random() < rate_of(arm, decision.context or context):
             reward = Reward(f"{id_}:r", id_, "offer", decision.version, arm, 1.0, decision.at + 1.0)
             sums = {"rewards": 1, "reward": 1.0, "reward_sq": 1.0}
             earned.append(RewardWrite(reward, StatsDelta({arm: sums})))
     storage.commit(Commit(tuple(made), tuple(earned)))
+
+
+def window(
+    rng: np.random.Generator,
+    count: int,
+    rates: tuple[float, ...],
+    chances: tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3),
+) -> Logged:
+    """Return decisions that were drawn with the same probabilities."""
+    arm = rng.choice(len(ARMS), size=count, p=chances)
+    propensities = np.tile(np.array(chances), (count, 1))
+    ids = [str(number) for number in range(count)]
+    return Logged(
+        arms=ARMS,
+        arm=arm,
+        reward=(rng.random(count) < np.array(rates)[arm]).astype(float),
+        propensity=propensities[np.arange(count), arm],
+        propensities=propensities,
+        eligible=np.ones((count, len(ARMS)), dtype=bool),
+        contexts=[None] * count,
+        clusters=ids,
+        alone=np.ones(count, dtype=bool),
+        at=np.zeros(count),
+        version=np.ones(count, dtype=np.int64),
+        ids=ids,
+    )

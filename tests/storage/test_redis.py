@@ -17,12 +17,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from flask_bandit.errors import ConfigurationError, StorageCorruptError, StorageError
-from flask_bandit.model import BanditKey, Decision, StatsDelta
+from flask_bandit.model import BanditKey, Decision, StatsDelta, Term
 from flask_bandit.plugins import storage_from_uri
 from flask_bandit.storage import MemoryBanditStorage
 from flask_bandit.storage.base import Adjustment, Commit, DecisionWrite, RewardWrite
 from flask_bandit.storage.redis import RedisBanditStorage, log
 from flask_bandit.testing import StorageSuite
+from flask_bandit.testing.storage_arrays import seen, sums
 from flask_bandit.testing.storage_moves import copy, fill, state
 from flask_bandit.testing.storage_samples import (
     BANDIT,
@@ -37,7 +38,17 @@ from flask_bandit.testing.storage_samples import (
 )
 from tests.servers.redis import RedisServer, free_port
 
-KEYS = ("counts", "decisions", "rewards", "links", "waiting", "adjustments", "log", "times")
+KEYS = (
+    "counts",
+    "decisions",
+    "rewards",
+    "links",
+    "waiting",
+    "adjustments",
+    "log",
+    "times",
+    "arrays",
+)
 
 StartRedis = Callable[..., RedisServer]
 
@@ -91,12 +102,18 @@ def client(redis_server: RedisServer) -> Iterator[Any]:
 NAMES = st.sampled_from(["x", "y"])
 ARMS = st.sampled_from(["green", "red"])
 VALUES = st.floats(-1e9, 1e9) | st.integers(-(2**40), 2**40)
-DELTAS = st.dictionaries(
+COUNTS = st.dictionaries(
     ARMS,
     st.fixed_dictionaries({}, optional={"pulls": st.integers(-5, 5), "reward": VALUES}).filter(len),
     min_size=1,
     max_size=2,
-).map(StatsDelta)
+)
+# Two numbers stand for three with "outer", so that some do not fit, also within a commit.
+VECTORS = st.lists(st.integers(-9, 9).map(float), min_size=2, max_size=2).map(tuple)
+TERMS = st.builds(
+    Term, ARMS, st.sampled_from(["xx", "xr"]), VECTORS, st.sampled_from([False] * 5 + [True])
+)
+DELTAS = st.builds(StatsDelta, COUNTS, st.just(()) | st.lists(TERMS, max_size=2).map(tuple))
 
 
 @st.composite
@@ -131,9 +148,15 @@ def test_it_answers_as_the_memory_storage(redis_server: RedisServer, sent: list[
     storage = RedisBanditStorage(redis_server.uri, uuid.uuid4().hex)
     memory = MemoryBanditStorage()
     for commit in sent:
-        ours, theirs = storage.commit(commit), memory.commit(commit)
-        assert ours == theirs
+        try:
+            theirs = memory.commit(commit)
+        except StorageError:
+            with pytest.raises(StorageError, match="numbers"):
+                storage.commit(commit)
+        else:
+            assert storage.commit(commit) == theirs
         assert storage.read_counts() == memory.read_counts()
+        assert sums(storage) == sums(memory)
     assert list(storage.iter_log()) == list(memory.iter_log())
     assert len(list(storage.iter_commits())) == len(list(memory.iter_commits()))
     storage.close()
@@ -411,10 +434,10 @@ def test_a_key_of_another_type_stops_a_commit_before_it_writes(
     tag = f"{{{prefix}:{BANDIT}}}" if shard_by else f"{{{prefix}}}"
     client.set(f"{tag}:{name}", "not mine")
     made = decision("d")
-    # All keys are concerned: a counted and a waiting reward, and an adjustment.
+    # All keys are concerned: a counted and a waiting reward, an adjustment, and an array.
     waits = reward(decision("later"))
     commit = Commit(
-        (pull(made),), (earn(reward(made)), earn(waits)), (Adjustment("a", BANDIT, 1, TWO),)
+        (seen(made),), (earn(reward(made)), earn(waits)), (Adjustment("a", BANDIT, 1, TWO),)
     )
     with pytest.raises(StorageError, match="prefix"):
         storage.commit(commit)
@@ -436,6 +459,19 @@ def test_a_stored_sum_that_is_no_number(
     assert client.keys(f"{{{prefix}}}:*") == [f"{{{prefix}}}:counts".encode()]
     with pytest.raises(StorageCorruptError, match="pulls"):
         storage.read_counts()
+
+
+@pytest.mark.parametrize("value", [b"1", b"\0" * 12])
+def test_a_stored_array_that_is_none(
+    storage: RedisBanditStorage, client: Any, prefix: str, value: bytes
+) -> None:
+    field = "\x1f".join((BANDIT, "1", "green", "s:xx"))
+    client.hset(f"{{{prefix}}}:arrays", field, value)
+    with pytest.raises(StorageError, match="not of this library"):
+        storage.commit(Commit((seen(decision("d")),)))
+    assert client.keys(f"{{{prefix}}}:*") == [f"{{{prefix}}}:arrays".encode()]
+    with pytest.raises(StorageCorruptError, match="s:xx"):
+        storage.read_arrays()
 
 
 @pytest.mark.parametrize("key", ["decisions", "rewards", "adjustments"])
@@ -466,14 +502,15 @@ def test_calls_of_a_commit_and_of_a_read(
         client.config_resetstat()
         more = [decision(f"again {name}", bandit=name) for name in names]
         result = storage.commit(
-            Commit(tuple(map(pull, more)), tuple(earn(reward(m)) for m in made))
+            Commit(tuple(map(seen, more)), tuple(earn(reward(m)) for m in made))
         )
         assert len(result.new) == 20
         storage.read_counts()
+        storage.read_arrays()
         stats = client.info("commandstats")
     sent = {name: stats[f"cmdstat_{name}"]["calls"] for name in ("evalsha", "hgetall")}
     assert sent == (
-        {"evalsha": 1, "hgetall": 1} if shard_by is None else {"evalsha": 10, "hgetall": 10}
+        {"evalsha": 1, "hgetall": 2} if shard_by is None else {"evalsha": 10, "hgetall": 20}
     )
     assert "cmdstat_eval" not in stats
     storage.close()
@@ -617,7 +654,10 @@ def test_the_fewest_permissions(start_redis: StartRedis, shard_by: str | None) -
     assert storage.read_digest(KEY) == (1, {"n": 1})
     storage.commit(decisions(decision("d9", subject="Ann")))
     assert storage.erase(["d9"]) == 1
-    assert storage.prune(before=math.inf) == 5
+    storage.commit(Commit((seen(decision("d10", context={"age": 4})),)))
+    assert storage.redact({"d10": {}}) == 1
+    assert len(sums(storage)) == 1
+    assert storage.prune(before=math.inf) == 6
     assert storage.check() == []
     other = RedisBanditStorage(uri, "other", shard_by)
     with pytest.raises(StorageError, match="may not"):

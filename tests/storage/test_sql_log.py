@@ -15,7 +15,8 @@ from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.pool import QueuePool
 
 from flask_bandit.errors import StorageCorruptError, StorageError, StorageTimeoutError
-from flask_bandit.storage.base import Commit
+from flask_bandit.model import StatsDelta, Term
+from flask_bandit.storage.base import Adjustment, Commit
 from flask_bandit.storage.sql import SQLBanditStorage, history, metadata, migrate
 from flask_bandit.storage.sql.migrate import VERSIONS
 from flask_bandit.testing.storage_samples import BANDIT, KEY, decision, decisions, pull
@@ -125,6 +126,7 @@ def test_log_is_in_the_order_of_storing(
 # Tables of earlier versions
 
 INDEX = "ix_bandit_decisions_bandit_at_seq"
+LATER = ("bandit_digest", "bandit_arrays")
 
 
 def indexes(engine: Engine) -> bool:
@@ -145,11 +147,12 @@ def test_tables_of_version_1(
     if noted:
         run(engine, f"INSERT INTO bandit_alembic_version VALUES ('{noted}')")
     if not made_by_the_app:
-        run(engine, f"DROP INDEX {INDEX}", "DROP TABLE bandit_digest")
+        run(engine, f"DROP INDEX {INDEX}", *(f"DROP TABLE {name}" for name in LATER))
     storage = SQLBanditStorage(uri)
     storage.commit(decisions(decision("a")), PATIENCE)
     assert indexes(engine)
     assert storage.write_digest(KEY, {"n": 1}, 0, PATIENCE)
+    assert storage.read_arrays(PATIENCE) == {}
     assert run(engine, "SELECT version_num FROM bandit_alembic_version") == [(VERSIONS[-1],)]
     assert "up to date" in storage.upgrade()
     storage.close()
@@ -163,24 +166,37 @@ def test_tables_of_version_2(
     metadata.create_all(engine)
     run(engine, "INSERT INTO bandit_alembic_version VALUES ('0002')")
     if not made_by_the_app:
-        run(engine, "DROP TABLE bandit_digest")
+        run(engine, *(f"DROP TABLE {name}" for name in LATER))
     old, late, new = (SQLBanditStorage(uri) for _ in range(3))
     with monkeypatch.context() as patch:
         patch.setattr(migrate, "VERSIONS", VERSIONS[:2])
         old.commit(decisions(decision("a")), PATIENCE)
     told = SQLBanditStorage(uri, auto_migrate=False)
-    with pytest.raises(StorageError, match="of version 0002 and .* of version 0003: run 'flask"):
+    with pytest.raises(StorageError, match="of version 0002 and .* of version 0004: run 'flask"):
         told.read_digest(KEY, PATIENCE)
     assert new.write_digest(KEY, {"n": 1}, 0, PATIENCE)
     old.commit(decisions(decision("b")), PATIENCE)
     with monkeypatch.context() as patch:
         patch.setattr(migrate, "VERSIONS", VERSIONS[:2])
-        with pytest.raises(StorageError, match="have the version 0003.* upgrade Flask-Bandit"):
+        with pytest.raises(StorageError, match="have the version 0004.* upgrade Flask-Bandit"):
             late.commit(decisions(decision("c")), PATIENCE)
     assert told.read_digest(KEY, PATIENCE) == (1, {"n": 1})
     assert told.read_counts(PATIENCE)[KEY]["green"]["pulls"] == 2
     for storage in (old, late, new, told):
         storage.close()
+
+
+@pytest.mark.parametrize("made_by_the_app", [False, True])
+def test_tables_of_version_3(uri: str, engine: Engine, made_by_the_app: bool) -> None:
+    metadata.create_all(engine)
+    run(engine, "INSERT INTO bandit_alembic_version VALUES ('0003')")
+    if not made_by_the_app:
+        run(engine, "DROP TABLE bandit_arrays")
+    storage = SQLBanditStorage(uri)
+    delta = StatsDelta({}, (Term("green", "s:xr", (1.0, 2.0)),))
+    storage.commit(Commit(adjustments=(Adjustment("a", BANDIT, 1, delta),)), PATIENCE)
+    assert storage.read_arrays(PATIENCE)[KEY]["green"]["s:xr"].tolist() == [1.0, 2.0]
+    storage.close()
 
 
 # What is swapped
@@ -313,6 +329,16 @@ def test_erased_words_are_nowhere_in_the_sqlite_file(tmp_path: Path) -> None:
     assert traces(path, *WORDS) == []
     storage.close()
     assert traces(path, *WORDS) == []
+
+
+def test_redacted_words_are_nowhere_in_the_sqlite_file(tmp_path: Path) -> None:
+    path = tmp_path / "bandits.db"
+    storage = SQLBanditStorage(f"sqlite+pysqlite:///{path}")
+    storage.commit(people())
+    assert storage.redact({f"d{n}": {"rest": n} for n in range(200)}) == 200
+    assert traces(path, *WORDS) == WORDS[::2]
+    storage.close()
+    assert traces(path, *WORDS) == WORDS[::2]
 
 
 @pytest.mark.parametrize("setting", [0, 1, 2])

@@ -7,6 +7,7 @@ import ctypes
 import gc
 import os
 import sqlite3
+import struct
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from flask_bandit.errors import ConfigurationError, StorageError
+from flask_bandit.errors import ConfigurationError, StorageCorruptError, StorageError
 from flask_bandit.model import BanditKey, StatsDelta, Term
 from flask_bandit.storage import SQLiteBanditStorage
 from flask_bandit.storage.base import Adjustment, Commit, DecisionWrite, RewardWrite
@@ -27,6 +28,7 @@ from flask_bandit.storage.sqlite import rows
 from flask_bandit.storage.sqlite import schema as sqlite_schema
 from flask_bandit.storage.sqlite import storage as sqlite_storage
 from flask_bandit.testing import StorageSuite
+from flask_bandit.testing.storage_arrays import YY, Y, learned, seen
 from flask_bandit.testing.storage_processes import PATIENCE, run_processes, write_own
 from flask_bandit.testing.storage_samples import (
     BANDIT,
@@ -413,6 +415,36 @@ def test_ids_are_found_by_an_index(storage: SQLiteBanditStorage, statements: lis
         readable = statement.replace("Inf", "9e999")
         plan = connection.execute(f"EXPLAIN QUERY PLAN {readable}").fetchall()
         assert not [row for row in plan if row[3].startswith("SCAN bandit_")], (statement, plan)
+
+
+def test_arrays_are_added_up_in_the_transaction(
+    storage: SQLiteBanditStorage, statements: list[str], path: Path
+) -> None:
+    """Two statements for each array, and none where there are no terms."""
+    made = decision("d")
+    storage.commit(Commit((seen(made),), (learned(reward(made)),)))
+    words = [statement.split()[0] for statement in statements]
+    assert (words.count("SELECT"), words.count("INSERT")) == (3 + 2, 6 + 2)
+    assert (words[0], words[-1], words.count("COMMIT")) == ("BEGIN", "COMMIT", 1)
+    statements.clear()
+    storage.commit(decisions(decision("e")))
+    assert not [one for one in statements if "bandit_arrays" in one]
+    stored = query(path, "SELECT name, value FROM bandit_arrays ORDER BY name")
+    assert stored == [("s:xr", struct.pack("<3d", *Y)), ("s:xx", struct.pack("<6d", *YY))]
+
+
+@pytest.mark.parametrize("value", ["x'00'", "x''", "'12345678'", "1.5"])
+def test_an_array_that_is_none(storage: SQLiteBanditStorage, path: Path, value: str) -> None:
+    """It is told, and nothing is written over it."""
+    storage.commit(Commit((seen(decision("d")),)))
+    query(path, f"UPDATE bandit_arrays SET value = {value}")
+    before = query(path, "SELECT * FROM bandit_arrays")
+    for work in (storage.read_arrays, lambda: storage.commit(Commit((seen(decision("e")),)))):
+        with pytest.raises(StorageCorruptError, match="'s:xx' of 'color_btn' in bandit_arrays"):
+            work()
+    assert query(path, "SELECT * FROM bandit_arrays") == before
+    assert dict(storage.get_decisions(["e"])) == {}
+    assert storage.commit(decisions(decision("e"))).new == {"e"}
 
 
 def test_usual_increments_take_no_space(storage: SQLiteBanditStorage, path: Path) -> None:

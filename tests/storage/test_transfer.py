@@ -23,8 +23,20 @@ from flask_bandit.storage.base import (
     BanditStorage,
     Commit,
     DecisionWrite,
+    RewardWrite,
 )
+from flask_bandit.storage.codec import clean_commit, commit_from_record, commit_to_record
 from flask_bandit.storage.transfer import BATCH, Tally, audit, read_import, write_export
+from flask_bandit.testing.storage_arrays import (
+    SECRET,
+    added,
+    everything,
+    fill_arrays,
+    item,
+    learned,
+    seen,
+    sums,
+)
 from flask_bandit.testing.storage_moves import NEW, fill, state
 from flask_bandit.testing.storage_samples import (
     KEY,
@@ -90,6 +102,72 @@ def test_import_makes_an_equal_storage_once(target: BanditStorage) -> None:
     assert state(target) == state(source)
     # With the same lines again.
     assert exported(target) == content
+
+
+def learning() -> MemoryBanditStorage:
+    storage = MemoryBanditStorage()
+    fill_arrays(storage)
+    return storage
+
+
+def test_arrays_in_a_file() -> None:
+    """Each bandit's and version's in one line behind all others, as numbers that come back."""
+    source = learning()
+    lines = [json.loads(line) for line in exported(source).splitlines()]
+    assert [number for number, line in enumerate(lines) if '"terms"' in json.dumps(line)] == [
+        len(lines) - 3,
+        len(lines) - 2,
+    ]
+    (first,), (second,) = (line["adjustments"] for line in lines[-3:-1])
+    assert sorted(second) == ["bandit", "delta", "id", "terms", "version"]
+    assert second["id"].startswith("arrays:")
+    assert second["terms"] == [["a:b", "s:xr", [0.7, -1e300]]]
+    xx = source.read_arrays()[KEY]["red"]["s:xx"]
+    assert ["red", "s:xx", xx.tolist()] in first["terms"]
+
+
+def test_arrays_are_imported_once(target: BanditStorage) -> None:
+    source = learning()
+    content = exported(source)
+    for new in (4, 0):
+        imported = read_import(target, io.BytesIO(content), "f")
+        # With one adjustment more than fill() makes.
+        assert (imported.read.adjustments, imported.new.adjustments) == (4, new)
+        assert imported.unmerged == 0
+        assert everything(target) == everything(source)
+        assert exported(target) == content
+        assert audit(target) == []
+
+
+def test_arrays_of_two_pasts_are_not_added_up(target: BanditStorage) -> None:
+    """Not even where the target has learned by itself since the import; its counts grow."""
+    source = learning()
+    read_import(target, io.BytesIO(exported(source)), "f")
+    target.commit(Commit((seen(decision("here")),)))
+    source.commit(Commit((seen(decision("there"), SECRET),)))
+    before = sums(target)
+    for _ in range(2):
+        imported = read_import(target, io.BytesIO(exported(source)), "f")
+        assert (imported.unmerged, imported.new.adjustments) == (1, 0)
+        assert sums(target) == before
+    assert target.read_counts()[KEY]["green"]["pulls"] == 20 + 4
+    assert audit(target) == []
+
+
+def test_records_of_increments() -> None:
+    """Without terms they say nothing of them; with terms, only what has to be said."""
+    made = decision("d")
+    commit = Commit(
+        (seen(made),),
+        (learned(reward(made), (0.1, -0.0, 5e-324)), RewardWrite(reward(made, "buy"), None)),
+        item("a", added("green", "s:xr", (1 / 3,))).adjustments,
+    )
+    record = json.loads(json.dumps(commit_to_record(clean_commit(commit))))
+    assert commit_from_record(record) == commit
+    assert repr(commit_from_record(record).rewards) == repr(commit.rewards)
+    assert record["decisions"][0]["terms"] == [["green", "s:xx", [1.0, 2.0, 3.0], True]]
+    assert record["adjustments"][0]["terms"] == [["green", "s:xr", [1 / 3]]]
+    assert "terms" not in json.dumps(commit_to_record(clean_commit(decisions(made))))
 
 
 def test_control_is_taken_over_where_there_is_none(target: BanditStorage) -> None:
@@ -272,6 +350,11 @@ def test_changed_bytes_and_lines_are_noticed() -> None:
         (lambda r: r[1]["decisions"][0].update(delta=[]), "line 2: it is no commit"),
         (lambda r: r[1]["decisions"][0].update(delta={"a": {"pulls": 0.5}}), "line 2: .*int"),
         (lambda r: r[1]["decisions"][0].update(at=float("nan")), "line 2: .*finite"),
+        (lambda r: r[1]["decisions"][0].update(terms=1), "line 2: it is no commit"),
+        (lambda r: r[1]["decisions"][0].update(terms=[["a", "b"]]), "line 2: it is no commit"),
+        (lambda r: r[1]["rewards"][0].update(terms=[["a", "b", 1]]), "line 2: it is no commit"),
+        (lambda r: r[1]["rewards"][0].update(terms=[["a", "b", "1"]]), "line 2: .*convert it"),
+        (lambda r: r[1]["rewards"][0].update(terms=[["a", 1, [1.0]]]), "line 2: .*must be a str"),
         (lambda r: r[1].update(decisions=5), "line 2: it is no commit"),
         (lambda r: r[1]["rewards"].append(None), "line 2: it is no commit"),
         (lambda r: r.insert(1, {"control": []}), "line 2: it is no control"),

@@ -33,6 +33,7 @@ from flask_bandit.storage.locks import ThreadLock
 from flask_bandit.storage.zodb import sessions
 from flask_bandit.storage.zodb.tables import LAYOUT_KEY, Tables
 from flask_bandit.testing.proxy import FaultProxy
+from flask_bandit.testing.storage_arrays import YY, seen, sums
 from flask_bandit.testing.storage_processes import run_processes, start_process, write_one
 from flask_bandit.testing.storage_samples import KEY, decision, decisions, earn, pull, reward
 from tests.servers.zeo import ZEOServer
@@ -390,7 +391,7 @@ def test_conflicts_of_many_connections_are_retried(db: ZODB.DB) -> None:
             ready.wait(PATIENCE)
             for number in range(40):
                 for made in (decision(f"all{number}"), decision(f"w{worker}-{number}")):
-                    storage.commit(Commit((pull(made),), (earn(reward(made)),)), PATIENCE)
+                    storage.commit(Commit((seen(made),), (earn(reward(made)),)), PATIENCE)
         except BaseException as error:
             failures.append(error)
         finally:
@@ -405,15 +406,17 @@ def test_conflicts_of_many_connections_are_retried(db: ZODB.DB) -> None:
     storage = ZODBBanditStorage(db)
     row = storage.read_counts()[KEY]["green"]
     assert row["pulls"] == row["rewards"] == len(list(storage.iter_log())) == 9 * 40
+    assert sums(storage) == {KEY: {"green": {"s:xx": [9 * 40 * y for y in YY]}}}
     storage.close()
 
 
 @pytest.mark.parametrize(
-    "order", ["decision first", "reward first", "two decisions", "two rewards"]
+    "order", ["decision first", "reward first", "two decisions", "two rewards", "one array"]
 )
 def test_what_overlooks_the_other_conflicts(db: ZODB.DB, order: str) -> None:
-    """Two transactions that began at the same time and concern one decision cannot both end."""
-    ZODBBanditStorage(db).upgrade()
+    """Two transactions that began at the same time and concern one decision cannot both end; nor
+    two that add to one array."""
+    ZODBBanditStorage(db).commit(Commit((seen(decision("before")),)))
     made = decision("d")
     pulled, earned = decisions(made), Commit(rewards=(earn(reward(made)),))
     pairs = {
@@ -421,6 +424,7 @@ def test_what_overlooks_the_other_conflicts(db: ZODB.DB, order: str) -> None:
         "reward first": (earned, pulled),
         "two decisions": (pulled, decisions(decision("d", "red"))),
         "two rewards": (earned, Commit(rewards=(earn(reward(made, "buy")),))),
+        "one array": (Commit((seen(decision("d1")),)), Commit((seen(decision("d2")),))),
     }
     managers = [transaction.TransactionManager() for _ in range(2)]
     connections = [db.open(manager) for manager in managers]
@@ -478,6 +482,16 @@ def test_a_summary_is_written_without_the_others(storage: ZODBBanditStorage, pat
         storage.commit(decisions(decision(f"d{revision}")))
     assert path.stat().st_size - before < 100_000
     assert storage.read_digest(other) == (1, {"text": "x" * 300_000})
+
+
+def test_an_array_is_written_without_the_others(storage: ZODBBanditStorage, path: Path) -> None:
+    long = tuple(map(float, range(300)))
+    storage.commit(Commit((seen(decision("long", "red"), long), seen(decision("short")))))
+    before = path.stat().st_size
+    for number in range(10):
+        storage.commit(Commit((seen(decision(f"d{number}")),)))
+    assert path.stat().st_size - before < 100_000
+    assert len(storage.read_arrays()[KEY]["red"]["s:xx"]) == 45_150
 
 
 def test_commits_for_different_decisions_do_not_conflict(db: ZODB.DB) -> None:

@@ -185,6 +185,17 @@ def test_erased_text_is_gone_from_a_file_after_packing(tmp_path: Path) -> None:
     assert b"Bob the Other" in data
 
 
+def test_redacted_text_is_gone_from_a_file_after_packing(tmp_path: Path) -> None:
+    path = tmp_path / "bandits.fs"
+    storage = ZODBBanditStorage(path)
+    storage.commit(decisions(decision("d", context={"page": "home", "ill": "of a cold"})))
+    assert storage.redact({"d": {"page": "home"}}) == 1
+    storage.pack()
+    storage.close()
+    assert b"of a cold" not in path.read_bytes()
+    assert b"home" in path.read_bytes()
+
+
 def test_nothing_of_a_long_commit_is_left_beside_a_file_after_packing(tmp_path: Path) -> None:
     path = tmp_path / "bandits.fs"
     storage = ZODBBanditStorage(path)

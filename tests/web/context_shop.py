@@ -68,8 +68,8 @@ def shop(
         return mab.reward_token("offer", context=asked_context)
 
     @app.post("/buy")
-    def buy() -> str:
-        return str(mab.reward("offer"))
+    def buy() -> Response:
+        return Response(str(mab.reward("offer")), mimetype="text/plain")
 
     @app.post("/forget")
     def forget() -> str:

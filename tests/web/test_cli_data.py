@@ -20,8 +20,9 @@ from flask.cli import FlaskGroup
 from flask_bandit.analysis.digest import Digest
 from flask_bandit.storage import JSONBanditStorage, MemoryBanditStorage
 from flask_bandit.storage.base import BanditStorage, Commit
+from flask_bandit.testing.storage_arrays import seen
 from flask_bandit.testing.storage_moves import NEW, fill, state
-from flask_bandit.testing.storage_samples import decision, decisions, earn, pull, reward
+from flask_bandit.testing.storage_samples import KEY, decision, decisions, earn, pull, reward
 from flask_bandit.web import cli_data
 
 from .conftest import make_app
@@ -98,6 +99,25 @@ def test_import_says_what_counts_for_another_arm(tmp_path: Path) -> None:
     result = run(app_on(two), "import", str(tmp_path / "e"))
     assert result.exit_code == 0
     assert "note: 1 decisions are stored for another arm" in result.stderr
+
+
+def test_import_says_whose_sums_were_not_merged(tmp_path: Path) -> None:
+    one, two = MemoryBanditStorage(), MemoryBanditStorage()
+    for storage, id_, vector in ((one, "d1", (1.0, 2.0)), (two, "d2", (1.0, 3.0))):
+        for made in (decision(id_), decision(f"{id_}o", bandit="other")):
+            storage.commit(Commit((seen(made, vector),)))
+    run(app_on(one), "export", str(tmp_path / "e"))
+    result = run(app_on(two), "import", str(tmp_path / "e"))
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "note: learned sums of 2 bandits were not merged: the target has learned its own.\n"
+    )
+    assert two.read_counts()[KEY]["green"]["pulls"] == 2
+    # Where they are just the same, nothing is missing.
+    run(app_on(two), "export", str(tmp_path / "own"))
+    assert run(app_on(two), "import", str(tmp_path / "own")).stderr == ""
+    result = run(app_on(two), "storage", "check")
+    assert (result.exit_code, result.stderr) == (0, "")
 
 
 def test_export_does_not_overwrite(storage: BanditStorage, tmp_path: Path) -> None:

@@ -316,6 +316,8 @@ def test_a_policy_that_takes_the_features_gets_them(path: str, params: dict[str,
         ({"sticky": "no"}, "sticky is 'no'; write True or False"),
         ({"algorithm": "nonsense:Nothing", "features": FEATURES}, "cannot import"),
         ({"algorithm": "unifrom", "features": FEATURES}, "did you mean 'uniform'"),
+        ({"algorithm": "lin_thompson"}, "'lin_thompson' needs features, such as"),
+        ({"algorithm": "lin_thompson", "features": FEATURES, "sigma": 1}, "it has no 'sigma'"),
     ],
 )
 def test_mistakes_of_a_table_name_their_place(table: dict[str, Any], message: str) -> None:

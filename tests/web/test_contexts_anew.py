@@ -15,7 +15,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from flask_bandit import BanditMiddleware, suggest_arm_for
+from flask_bandit import BanditMiddleware, reward_endpt, suggest_arm_for
+from flask_bandit.bandits import Bandit
 from flask_bandit.hashing import hash_decision, is_held_out
 from flask_bandit.model import HELD_OUT, BanditKey, Decision
 from flask_bandit.storage import MemoryBanditStorage, SQLiteBanditStorage
@@ -23,7 +24,7 @@ from flask_bandit.storage.base import BanditStorage
 from flask_bandit.testing import force
 from flask_bandit.web.cli import bandit_cli
 
-from .conftest import colours, pulls, rewards, set_cookies, total
+from .conftest import pulls, rewards, set_cookies, total
 from .context_shop import ARMS, USER, decisions, entries, last_of, offers, rewarded, shop, state_of
 from .test_signals import Controlled
 
@@ -167,10 +168,10 @@ def test_a_window_that_finds_no_free_number_counts_nothing_and_rewards_nobody(
     client = app.test_client()
     client.get("/offer?age=0")
     behind = copy_of(app, client)
-    client.get("/both?age=1")
+    client.get("/offer?age=1")
     assert behind.get("/token?age=2").text == ""
     assert behind.get("/both?age=2").status_code == 200
-    assert (pulls(app, "offer"), rewards(app, "offer")) == (2, 1)
+    assert (pulls(app, "offer"), rewards(app, "offer")) == (2, 0)
     assert last_of(app, behind)[1] == 0
 
 
@@ -202,7 +203,7 @@ def test_a_reward_before_the_choice_is_for_the_page_before(app: Flask) -> None:
     def next_() -> str:
         BanditMiddleware.reward("offer")
         arm = suggest_arm_for("offer")[0]
-        BanditMiddleware.reward("offer", goal="seen")
+        BanditMiddleware.reward("offer", 0.5)
         return arm
 
     client = app.test_client()
@@ -210,8 +211,25 @@ def test_a_reward_before_the_choice_is_for_the_page_before(app: Flask) -> None:
     first = last_of(app, client)[0]
     client.get("/next")
     second = last_of(app, client)[0]
-    found = {e.decision.id: [reward.goal for reward in e.rewards] for e in entries(app)}
-    assert found == {first: ["reward"], second: ["seen"]}
+    found = {e.decision.id: [reward.value for reward in e.rewards] for e in entries(app)}
+    assert found == {first: [1.0], second: [0.5]}
+
+
+def test_a_refused_page_is_no_decision_though_the_page_before_is_rewarded(app: Flask) -> None:
+    @reward_endpt("offer", reward_if=lambda response: True)
+    def bought() -> str:
+        return ""
+
+    @app.get("/next")
+    def next_() -> tuple[str, int]:
+        bought()
+        return suggest_arm_for("offer")[0], 404
+
+    client = app.test_client()
+    client.get("/offer")
+    client.get("/next")
+    assert rewarded(app) == [last_of(app, client)[0]]
+    assert (pulls(app, "offer"), rewards(app, "offer")) == (1, 1)
 
 
 def test_a_token_names_its_own_decision(app: Flask) -> None:
@@ -398,12 +416,56 @@ def test_targeting_asks_who_does_not_take_part_yet(storage: BanditStorage) -> No
     assert pulls(app, "offer") == 2
 
 
-def test_a_group_keeps_a_visitor_in_one_bandit(storage: BanditStorage) -> None:
-    app = shop(offers(group="g"), storage)
-    other = colours()
-    other.options = state_of(app).registry._bandits["offer"].options.__class__(group="g")
+def group(storage: BanditStorage, arms: tuple[str, ...] = ARMS) -> Flask:
+    """Return a shop with a sticky bandit ``other`` in the group of ``offer``."""
+    app = shop(offers(arms, group="g"), storage)
+    other = Bandit(group="g")
+    other.add_arm("x")
     state_of(app).registry.add("other", other)
     app.add_url_rule("/other", "other", lambda: suggest_arm_for("other")[0])
+    return app
+
+
+def test_who_has_been_in_a_bandit_of_a_group_stays_there(storage: BanditStorage) -> None:
+    alone = shop(offers(group="g"), storage)
+    clients = [alone.test_client() for _ in range(24)]
+    gone = [client for client in clients if client.get("/offer").text == "d"]
+    app = group(storage, ("a", "b"))
+    for client in gone:
+        same = app.test_client()
+        same.set_cookie("MAB", cookie_of(client))
+        same.get("/other")
+        same.get("/offer")
+    assert (pulls(app, "other"), pulls(app, "offer")) == (0, 24 + len(gone))
+
+
+def test_a_group_looks_up_known_users_of_its_sticky_bandits_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    storage = MemoryBanditStorage()
+    app = group(storage)
+    asked: list[str] = []
+    read = storage.get_decisions
+
+    def get_decisions(ids: Any, timeout: float | None = None) -> Any:
+        asked.extend(ids := tuple(ids))
+        return read(ids, timeout)
+
+    monkeypatch.setattr(storage, "get_decisions", get_decisions)
+    for number in range(8):
+        client = app.test_client()
+        for path in ("/offer", "/other"):
+            client.get(path, headers={USER: f"u{number}"})
+    pseudonyms = [state_of(app).pseudonyms(f"u{number}")[0] for number in range(8)]
+    ids = {
+        name: {hash_decision(p, name, 1, 0)[0] for p in pseudonyms} for name in ("offer", "other")
+    }
+    assert not ids["offer"] & set(asked)
+    assert ids["other"] & set(asked)
+
+
+def test_a_group_keeps_a_visitor_in_one_bandit(storage: BanditStorage) -> None:
+    app = group(storage)
     for number in range(12):
         client = app.test_client()
         headers = {USER: f"u{number}"} if number % 2 else {}
@@ -674,4 +736,4 @@ class Shopping(RuleBasedStateMachine):
 
 
 TestShopping = Shopping.TestCase
-TestShopping.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestShopping.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)

@@ -46,17 +46,17 @@ def linear(**options: Any) -> LinThompsonBandit:
     return bandit
 
 
-def learn(client: FlaskClient, rounds: int) -> None:
+def learn(client: FlaskClient, rounds: int, page: str = "/offer") -> None:
     for number in range(rounds):
         country = ("de", "fr")[number % 2]
-        arm = client.get(f"/offer?country={country}").text
-        if COUNTRIES[country] == arm:
+        text = client.get(f"{page}?country={country}").text
+        if f"[{COUNTRIES[country]}]" in text or text == COUNTRIES[country]:
             client.post("/buy")
 
 
 def test_a_policy_learns_from_contexts_over_http(storage: BanditStorage) -> None:
     """It gives the better arm of a country above 80 %, after 60 choices with certain rewards."""
-    app = shop(linear(), storage, MAB_STATS_TTL=0)
+    app = shop(linear(), storage, MAB_STATS_TTL=0, MAB_LEARN_TTL=0)
     client = app.test_client()
     learn(client, 60)
     made = decisions(app)
@@ -110,22 +110,23 @@ def test_it_may_be_sticky_on_demand(storage: BanditStorage, user: str | None) ->
 
 
 @pytest.fixture
-def toolbar() -> Iterator[Flask]:
+def toolbar() -> Flask:
     bandit = linear()
     app = shop(
         bandit,
         DEBUG=True,
         MAB_STATS_TTL=0,
+        MAB_LEARN_TTL=0,
         DEBUG_TB_PANELS=["flask_bandit.web.debug_panels.BanditDebugPanel"],
     )
 
     @app.get("/shown")
     @choose_arm("offer", context=asked_context)
     def shown(offer: str) -> str:
-        return f"<html><body>{offer}</body></html>"
+        return f"<html><body>[{offer}]</body></html>"
 
     DebugToolbarExtension(app)
-    yield app
+    return app
 
 
 def text_of(page: str) -> str:
@@ -138,7 +139,7 @@ def probability(made: Decision) -> str:
 
 def test_the_panel_tells_the_context_and_its_probabilities(toolbar: Flask) -> None:
     client = toolbar.test_client()
-    learn(client, 20)
+    learn(client, 20, "/shown")
     for country in ("de", "fr"):
         text = text_of(client.get(f"/shown?country={country}").text)
         made = decisions(toolbar)[-1]

@@ -9,16 +9,19 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from ...control import ACTIONS, DECLARED, Control
 from ...errors import LifecycleError
 from ..actions import WITHOUT_CODE, Action, Outcome
+from ..pages import read_models
 from ..reports import BanditReport, moment
 from ..state import AppState
 from .access import one_line
+from .models import let_serve, named, subject_of_model
 
 WEIGHT, OFF, SEEN = "weight:", "off:", "seen:"
 """How the names of a form's fields begin that an arm's id follows."""
@@ -71,6 +74,12 @@ OFFERS = {
             "No new visitors are taken in: they get the control, uncounted. Who has an arm keeps"
             " it and is counted.",
         ),
+        Offer(
+            "deploy",
+            "Choose a model",
+            "What you choose draws the arms from now on. Counts stay. Everything in the storage is"
+            " saved in a folder before a model is deployed, and you can roll back later.",
+        ),
         Offer("reopen", "Reopen", "It runs again, with the counts that there are."),
         Offer(
             "archive",
@@ -90,11 +99,19 @@ OFFERS = {
 """The actions in the order in which they are offered."""
 
 
-def offered(report: BanditReport) -> tuple[Offer, ...]:
-    """Return what can be done to a bandit in its present state and would change something."""
+CHOSEN_LATER = ("declare", "weights", "deploy")
+"""Whose form asks for more than a yes."""
+
+
+def offered(report: BanditReport, has_models: bool = False) -> tuple[Offer, ...]:
+    """Return what can be done to a bandit in its present state and would change something.
+
+    :param has_models: one may be deployed or rolled back
+    """
     if not report.is_current:
         return ()
-    return tuple(offer for offer in OFFERS.values() if _makes_sense(report, offer.action))
+    sensible = (offer for offer in OFFERS.values() if _makes_sense(report, offer.action))
+    return tuple(offer for offer in sensible if has_models or offer.action != "deploy")
 
 
 def _makes_sense(report: BanditReport, action: str) -> bool:
@@ -107,7 +124,7 @@ def _makes_sense(report: BanditReport, action: str) -> bool:
         changed = ACTIONS[action](control, arms_of(report), *_sample(report, action))
     except LifecycleError:
         return False
-    return action == "weights" or changed != control
+    return action in CHOSEN_LATER or changed != control
 
 
 def _sample(report: BanditReport, action: str) -> tuple[Any, ...]:
@@ -117,11 +134,11 @@ def _sample(report: BanditReport, action: str) -> tuple[Any, ...]:
 
 
 def sample(report: BanditReport, action: str) -> Any:
-    """Return an arm that could be declared, weights that change nothing, or ``None``."""
+    """Return an arm that could be declared, weights or a model that are possible, or ``None``."""
     if action == "declare":
         arms = arms_of(report)
         return next((arm for arm in arms if arm != report.winner), arms[0] if arms else "")
-    return {} if action == "weights" else None
+    return {"weights": {}, "deploy": 0}.get(action)
 
 
 def arms_of(report: BanditReport) -> tuple[str, ...]:
@@ -166,21 +183,53 @@ def _weight(arm: str, text: str) -> float:
     return weight
 
 
-def perform(state: AppState, name: str, action: str, subject: Any, by: str) -> Outcome:
-    """Do something to a bandit for all workers, and leave a line in the audit log.
+def perform(
+    state: AppState, found: BanditReport, action: str, form: Mapping[str, str], by: str
+) -> tuple[str, bool]:
+    """Do what a form says for all workers, and leave a line in the audit log.
 
     :param by: who does it
-    :raises UnknownBanditError: there is no such bandit
-    :raises LifecycleError: not in its present state
+    :return: what was done and when visitors see it, and whether anything was
+    :raises ValueError: nothing was chosen, or it is no number
+    :raises LifecycleError: not in the bandit's present state
     :raises StorageError: the storage is down
     """
+    name = found.name
+    if action == "deploy":
+        wanted = subject_of_model(read_models(state, name), form.get("model"), form.get("serving"))
+        with _noted(by, action, name, wanted):
+            told = named(let_serve(state, name, wanted, by))
+        ttl = _within(state.config.control_ttl)
+        return (
+            f"{told[:1].upper()}{told[1:]} draws the arms of {name}. All workers follow {ttl}.",
+            True,
+        )
+    subject = subject_of(found, action, form)
+    with _noted(by, action, name, subject) as results:
+        timeout = state.config.storage_timeout
+        outcome = Action(state, [name], action, subject, by, timeout).do(name)
+        if not outcome.changed:
+            results.append("nothing to change")
+    return sentence(outcome, action), outcome.changed
+
+
+@contextmanager
+def _noted(by: str, action: str, name: str, subject: Any) -> Iterator[list[str]]:
+    """Leave a line in the audit log, whatever comes of it.
+
+    :return: what came of it can be put in here; else it is done
+    """
+    results: list[str] = []
     try:
-        outcome = Action(state, [name], action, subject, by, state.config.storage_timeout).do(name)
+        yield results
     except Exception as error:
         note(by, action, name, subject, f"failed: {error}")
         raise
-    note(by, action, name, subject, "done" if outcome.changed else "nothing to change")
-    return outcome
+    note(by, action, name, subject, "".join(results) or "done")
+
+
+def _within(ttl: float) -> str:
+    return f"within {ttl:g} s" if ttl else "at once"
 
 
 def note(by: str, action: str, name: str, subject: Any, result: str) -> None:
@@ -200,6 +249,5 @@ def sentence(outcome: Outcome, action: str) -> str:
         return f"{outcome.name} is {state} already; nothing was changed."
     if action == "reset":
         state = f"{state} as version {outcome.version}, from zero"
-    ttl = outcome.followed_within
-    followed = f"within {ttl:g} s" if ttl else "at once"
+    followed = _within(outcome.followed_within)
     return f"{outcome.name} is {state}: {outcome.visitors}. All workers follow {followed}."

@@ -85,7 +85,7 @@ def stack_chart(frame: Frame, gist: str, lines: Sequence[Line]) -> str:
         shapes.append(_Shape(f"area c{line.track.place}", outline, _data(line)))
         labels.append((line, (floors[-1] + tops[-1]) / 2))
         floors = tops
-    shapes += _labels(frame, labels, 1.0)
+    shapes += _labels(frame, labels)
     return _draw(frame, gist, shapes, _WHOLE, lambda value: frame.numbers.percent(value, 0))
 
 
@@ -104,28 +104,38 @@ def line_chart(frame: Frame, gist: str, lines: Sequence[Line], *, at_ends: bool 
         style = f"line c{line.track.place}"
         shapes.append(_Shape(style, points, _data(line), has_dots=has_dots))
         labels.append((line, known[-1]))
-    shapes += _labels(frame, labels, 1.0)
+    shapes += _labels(frame, labels)
     return _draw(frame, gist, shapes, _WHOLE, lambda value: frame.numbers.percent(value, 0))
 
 
 def band_chart(
     frame: Frame,
     gist: str,
-    line: Line,
+    lines: Sequence[Line],
     axis: Sequence[float],
     write: Callable[[float], str],
+    *,
+    height: int = PANEL_HEIGHT,
 ) -> str:
-    """Draw one track's line and its intervals; what does not fit is cut at the edge.
+    """Draw lines and their intervals; what does not fit is cut at the edge.
 
     :param axis: the values at the ticks, which charts have in common to be compared
     :param write: makes a value's text
     """
-    place, edges = line.track.place, (axis[0], axis[-1])
-    shapes = [
-        _Shape(f"band c{place}", _cut(_band(frame, line.values), *edges)),
-        _Shape(f"line c{place}", _cut(_steps(frame, line.values), *edges), _data(line)),
-    ]
-    return _draw(frame, gist, shapes, axis, write, height=PANEL_HEIGHT)
+    shapes, labels = [], []
+    for line in lines:
+        band = _cut(_band(frame, line.values), axis[0], axis[-1])
+        shapes.append(_Shape(f"band c{line.track.place}", band))
+    for line in lines:
+        style = f"line c{line.track.place}"
+        shapes.append(
+            _Shape(style, _cut(_steps(frame, line.values), axis[0], axis[-1]), _data(line))
+        )
+        known = [value.value for value in line.values if value.value is not None]
+        if len(lines) > 1 and known:
+            labels.append((line, known[-1]))
+    shapes += _labels(frame, labels, axis[0], axis[-1])
+    return _draw(frame, gist, shapes, axis, write, height=height)
 
 
 def _draw(
@@ -185,14 +195,19 @@ def _sign_shapes(signs: Iterable[Sign], low: float, high: float) -> Iterator[_Sh
         yield _Shape("sign", [(sign.at, low), (sign.at, high)], data, sign.label)
 
 
-def _labels(frame: Frame, labels: Sequence[tuple[Line, float]], height: float) -> Iterator[_Shape]:
-    """Put each track's letter beside the end of its line, and none over another."""
-    gap = 0.07 * height
+def _labels(
+    frame: Frame, labels: Sequence[tuple[Line, float]], low: float = 0.0, high: float = 1.0
+) -> Iterator[_Shape]:
+    """Put each track's letter beside the end of its line, and none over another.
+
+    :param low: the axis's least value
+    """
+    gap = 0.07 * (high - low)
     ordered = sorted(labels, key=lambda label: label[1])
     places: list[float] = []
     for _, value in ordered:
         places.append(max(value, places[-1] + gap) if places else value)
-    ceiling = height
+    ceiling = high
     for index in range(len(places) - 1, -1, -1):
         places[index] = min(places[index], ceiling)
         ceiling = places[index] - gap

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...analysis.results import NOT_YET, POSTERIOR, REGION, SEQUENCE
+from ...analysis.results import NOT_YET, POSTERIOR, REGION, SEQUENCE, WEIGHTED
 from ..pages import BanditPage
 from ..reports import Sums
 from .figures import entries, figures
 from .health import findings, summary
 from .leaders import difference_writer, leaderboard, rate_writer
+from .models import choices, model_table
 from .numbers import Numbers
 from .tracks import Track, letters, tracks
 
@@ -26,6 +27,8 @@ METHODS = {
     REGION: "By a joint confidence region of the arms' rates: it holds however often you look,"
     " where the rates are steady.",
     POSTERIOR: "A posterior interval: what is believed now. It is no test.",
+    WEIGHTED: "From decisions that count one over their arm's probability: it holds for one look,"
+    " and is no test.",
     NOT_YET: "No interval that can be trusted is known yet.",
 }
 """Where an interval or a verdict comes from, in words."""
@@ -33,6 +36,7 @@ SHORT_METHODS = {
     SEQUENCE: "confidence sequence",
     REGION: "confidence region",
     POSTERIOR: "posterior",
+    WEIGHTED: "weighted",
     NOT_YET: "not known yet",
 }
 
@@ -80,9 +84,10 @@ def bandit_context(page: BanditPage, numbers: Numbers) -> dict[str, Any]:
         "report": page.report,
         "results": results,
         "numbers": numbers,
+        "headline": headline(page),
         "visitors": _visitors(page),
         "write_rate": rate_writer(results, numbers),
-        "write_difference": difference_writer(results, numbers) if results else None,
+        "write_difference": difference_writer(results, numbers),
         "leaderboard": leaderboard(page, numbers),
         "letters": letters(page),
         "tracks": tracks(page),
@@ -90,9 +95,22 @@ def bandit_context(page: BanditPage, numbers: Numbers) -> dict[str, Any]:
         "entries": entries(page),
         "goals": tuple(_goals(page)),
         "findings": findings(page, numbers),
+        "models": model_table(page, numbers),
+        "model_choices": choices(page, numbers),
         "methods": METHODS,
         "short_methods": SHORT_METHODS,
     }
+
+
+def headline(page: BanditPage) -> str:
+    """Return the sentence that a reader is to see first.
+
+    Where arms are chosen by context, it is whether that is worth it.
+    """
+    if page.results is None:
+        return f"No statistics: {page.why_no_results}"
+    verdict, twin = page.results.verdict, page.results.twin
+    return verdict.sentence if twin is None or verdict.state == "declared" else twin.sentence
 
 
 def index_context(pages: Sequence[BanditPage], numbers: Numbers) -> dict[str, Any]:
@@ -102,7 +120,7 @@ def index_context(pages: Sequence[BanditPage], numbers: Numbers) -> dict[str, An
         pieces = tuple(_pieces(page))
         row = IndexRow(
             page,
-            sentence=page.results.verdict.sentence if page.results else page.why_no_results,
+            sentence=headline(page),
             visitors=_visitors(page),
             pieces=pieces,
             largest=tuple(sorted(pieces, key=lambda piece: -piece.length)[:MOST_PIECES]),

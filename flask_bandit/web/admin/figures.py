@@ -13,12 +13,13 @@ from ..pages import BanditPage
 from . import charts
 from .leaders import Write, rate_writer
 from .numbers import NONE, Numbers
-from .scales import decimals, extent, ticks
+from .scales import decimals, earned_extent, extent, ticks
 from .tracks import (
     Line,
     Track,
     Value,
     chances,
+    earned,
     probabilities,
     rates,
     reach,
@@ -97,6 +98,8 @@ def figures(page: BanditPage, numbers: Numbers) -> tuple[Figure, ...]:
     if page.results is None or not page.results.series:
         return ()
     maker = _Maker(page, page.results, numbers)
+    if page.by_context:
+        return (maker.earned(), maker.traffic(), maker.probabilities())
     return (maker.traffic(), maker.best(), maker.rates(), maker.probabilities())
 
 
@@ -121,9 +124,31 @@ class _Maker:
 
     def __init__(self, page: BanditPage, results: Results, numbers: Numbers) -> None:
         self._results, self._numbers = results, numbers
+        self._by_context = page.by_context
         self._tracks = tracks(page)
         start, end = reach(page, results)
         self._frame = charts.Frame(start, end, signs(page.marks, start, end), numbers)
+
+    def earned(self) -> Figure:
+        lines = earned(self._results)
+        write = rate_writer(self._results, self._numbers)
+        axis = ticks(*earned_extent(self._results))
+        gist = self._gist("Reward per decision over time", lines, write)
+        svg = charts.band_chart(
+            self._frame, gist, lines, axis, self._tick(axis), height=charts.HEIGHT
+        )
+        note = "All arms together, each point with the time just before it, and its interval."
+        if len(lines) > 1:
+            note += " \u201cOne\u201d is what the best arm for everybody would have earned."
+        return Figure(
+            "earned",
+            "Reward per decision",
+            note,
+            "line",
+            tuple(line.track for line in lines),
+            (Drawing(svg),),
+            self._rows(lines, write, with_ends=True),
+        )
 
     def traffic(self) -> Figure:
         lines = shares(self._results, self._tracks)
@@ -156,7 +181,7 @@ class _Maker:
         drawings = []
         for line in lines:
             gist = self._gist("Reward per decision over time", [line], write)
-            svg = charts.band_chart(self._frame, gist, line, axis, self._tick(axis))
+            svg = charts.band_chart(self._frame, gist, [line], axis, self._tick(axis))
             drawings.append(Drawing(svg, line.track))
         return self._figure(
             "rate",
@@ -175,7 +200,9 @@ class _Maker:
         return self._figure(
             "probability",
             "Probability in the log",
-            "With which the policy gave each arm, mean of each span; the traffic follows it.",
+            "With which each arm was given, by context; the mean of all decisions in each span."
+            if self._by_context
+            else "With which the policy gave each arm, mean of each span; the traffic follows it.",
             "line",
             (Drawing(charts.line_chart(self._frame, gist, lines)),),
             self._rows(lines, self._numbers.percent),

@@ -47,7 +47,7 @@ class Row:
     """
 
     letter: str
-    place: int | None
+    place: int | str | None
     report: ArmReport
     result: ArmResult | None
     bar: Bar | None
@@ -74,9 +74,10 @@ def rate_writer(results: Results | None, numbers: Numbers) -> Write:
     return numbers.number
 
 
-def difference_writer(results: Results, numbers: Numbers) -> Write:
+def difference_writer(results: Results | None, numbers: Numbers) -> Write:
     """Return what writes a difference of two rewards per decision."""
-    return numbers.signed_percent if results.is_binary else numbers.signed
+    is_binary = results is not None and results.is_binary
+    return numbers.signed_percent if is_binary else numbers.signed
 
 
 def leaderboard(page: BanditPage, numbers: Numbers) -> Leaderboard:

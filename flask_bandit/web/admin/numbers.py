@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 
 from babel import Locale, UnknownLocaleError
-from babel.dates import format_datetime, format_skeleton
+from babel.dates import format_date, format_datetime, format_skeleton
 from babel.numbers import (
     format_decimal,
     format_scientific,
@@ -97,6 +97,11 @@ class Numbers:
         if date is None:
             return NONE
         return f"{format_datetime(date, 'medium', locale=self.locale)} UTC"
+
+    def day(self, at: float | None) -> str:
+        """Return the date of seconds since the epoch."""
+        date = _date(at)
+        return NONE if date is None else format_date(date, "medium", locale=self.locale)
 
     def tick(self, at: float, step: float) -> str:
         """Return a time for an axis.

@@ -62,6 +62,21 @@ def extent(results: Results) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1.0)
 
 
+def earned_extent(results: Results) -> tuple[float, float]:
+    """Return the least and the largest reward per decision of all arms together.
+
+    As for :func:`extent`, with what one arm for everybody is worth.
+    """
+    found = [(point.rolling, point.decisions) for point in results.series if point.rolling]
+    known = [(each, count) for each, count in found if each.method == POSTERIOR]
+    estimates = [each.estimate for each, _ in found]
+    if results.twin is not None:
+        estimates += [results.twin.value.low, results.twin.value.high]
+    low = min([0.0, _outermost([(each.low, count) for each, count in known]), *estimates])
+    high = max([0.0, -_outermost([(-each.high, count) for each, count in known]), *estimates])
+    return (low, high) if high > low else (low, low + 1.0)
+
+
 def _outermost(values: list[tuple[float, int]]) -> float:
     """Return the least of weighted values, without those of a fifth of the weight."""
     left = 0.2 * sum(weight for _, weight in values)

@@ -13,6 +13,8 @@ from string import ascii_uppercase
 from ...analysis.results import NOT_YET, ArmPoint, Interval, Point, Results
 from ..pages import BanditPage, Mark
 
+ALL, ONE = "all", "one"
+"""All arms together, as they were chosen by context; and the best arm for everybody."""
 MOST_ARMS = 12
 """More cannot be told apart on a chart."""
 OTHERS = "others"
@@ -24,12 +26,12 @@ FURTHER = 0.25
 class Track:
     """An arm on the charts, or all that have no track of their own.
 
-    :param place: of its colour and its dashes
+    :param place: of its colour and its dashes; a word for what is no arm
     :param letter: which names it on charts
     :param arms: one; several are "others"
     """
 
-    place: int
+    place: int | str
     letter: str
     name: str
     arms: tuple[str, ...]
@@ -106,6 +108,28 @@ def rates(results: Results, found: Sequence[Track]) -> tuple[Line, ...]:
         Line(track, tuple(_rate(point, _points(point, track)) for point in results.series))
         for track in found
     )
+
+
+def earned(results: Results) -> tuple[Line, ...]:
+    """Return the rolling reward per decision of all arms, and what one for everybody is worth."""
+    everything = Track(f"-{ALL}", ALL, "all arms, by context", ())
+    lines = [Line(everything, tuple(_rolling(point) for point in results.series))]
+    if results.twin is not None:
+        twin = Track(f"-{ONE}", ONE, "the best arm for everybody", ())
+        value = results.twin.value
+        same = tuple(
+            Value(point.start, point.end, value.estimate, value.low, value.high)
+            for point in results.series
+        )
+        lines.append(Line(twin, same))
+    return tuple(lines)
+
+
+def _rolling(span: Point) -> Value:
+    if span.rolling is None:
+        return Value(span.start, span.end, None)
+    low, high = ends(span.rolling)
+    return Value(span.start, span.end, span.rolling.estimate, low, high)
 
 
 def _rate(span: Point, points: Sequence[ArmPoint]) -> Value:

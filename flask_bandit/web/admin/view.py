@@ -35,6 +35,7 @@ from ..state import AppState, app_state
 from . import files
 from .access import may_enter, person
 from .actions import (
+    CHOSEN_LATER,
     IS_OFF,
     OFF,
     OFFERS,
@@ -46,13 +47,13 @@ from .actions import (
     offered,
     perform,
     sample,
-    sentence,
-    subject_of,
 )
 from .context import bandit_context, index_context
 from .log import LogFilter, LogPage, parse_filter, parse_position, read_log_page
+from .models import serving_context
 from .numbers import Numbers
 
+NO_MODEL = "no model was judged to be better than what serves; train one and evaluate it first"
 LATEST = 10
 """Decisions on a bandit's own page."""
 _HERE = Path(__file__).parent
@@ -170,11 +171,12 @@ class BanditAdmin(BaseView):  # type: ignore[misc]
         """Show all about a bandit."""
         state, page = app_state(), _page()
         found = page.report
+        context = self._bandit_context(page)
         return self.render(
             "bandit_admin/bandit.html",
-            **self._bandit_context(page),
+            **context,
             name=found.name,
-            offers=offered(found),
+            offers=offered(found, bool(context["model_choices"])),
             log=read_log_page(state.storage, LogFilter(found.name, found.version), size=LATEST),
             arms=[each.arm for each in found.arms],
             asked={"version": str(found.version)},
@@ -252,8 +254,7 @@ class BanditAdmin(BaseView):  # type: ignore[misc]
             )
         except LifecycleError as error:
             return self._confirm(found, OFFERS[action], None, str(error), 409)
-        # Weights are only chosen now, and so is the arm to declare.
-        if action in ("weights", "declare"):
+        if action in CHOSEN_LATER:
             return self._confirm(found, OFFERS[action], form)
         if found.name not in planned.changing:
             return self._confirm(found, OFFERS[action], None, f"it is {found.state} already")
@@ -273,14 +274,12 @@ class BanditAdmin(BaseView):  # type: ignore[misc]
             problem = f"it was reset meanwhile, and is version {found.version} now; look again"
             return self._confirm(found, offer, form, problem, 409)
         try:
-            subject = subject_of(found, offer.action, request.form)
-        except ValueError as error:
-            return self._confirm(found, offer, form, str(error), 400)
-        try:
-            outcome = perform(state, name, offer.action, subject, by)
+            told, is_changed = perform(state, found, offer.action, request.form, by)
         except LifecycleError as error:
             return self._confirm(found, offer, form, str(error), 409)
-        flash(sentence(outcome, offer.action), "success" if outcome.changed else "info")
+        except ValueError as error:
+            return self._confirm(found, offer, form, str(error), 400)
+        flash(told, "success" if is_changed else "info")
         return redirect(self._url(name), 303)
 
     def _confirm(
@@ -293,6 +292,12 @@ class BanditAdmin(BaseView):  # type: ignore[misc]
         becomes: str = "",
     ) -> ResponseReturnValue:
         arms = arms_of(found)
+        models: dict[str, Any] = {}
+        if offer.action == "deploy" and form is not None:
+            asked = request.form.get("model") or request.args.get("model")
+            models = serving_context(read_page(app_state(), found.name), _numbers(), asked)
+            if not models["choices"]:
+                form, problem = None, problem or NO_MODEL
         page = self.render(
             "bandit_admin/confirm.html",
             name=found.name,
@@ -307,6 +312,7 @@ class BanditAdmin(BaseView):  # type: ignore[misc]
             seen_field=SEEN,
             is_off_seen=IS_OFF,
             sent=request.form,
+            **models,
         )
         return page, status
 

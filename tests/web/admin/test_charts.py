@@ -283,7 +283,7 @@ def test_gaps_between_spans_are_gaps() -> None:
 def test_a_rate_beyond_the_axis_is_cut_at_its_edge() -> None:
     frame = charts.Frame(0.0, 10.0, (), Numbers())
     line = Line(Track(0, "A", "a", ("a",)), (Value(0, 10, 0.9, 0.2, 1.0),))
-    svg = charts.band_chart(frame, "gist", line, (0.0, 0.5), lambda value: f"{100 * value:g}%")
+    svg = charts.band_chart(frame, "gist", [line], (0.0, 0.5), lambda value: f"{100 * value:g}%")
     assert max(drawn(svg, groups(svg, "band")[0])) == pytest.approx(0.5, abs=0.002)
     assert values(svg)["a"] == [[0, 10, 0.9, 0.2, 1.0]]
 
