@@ -28,7 +28,7 @@ class Fitted(Protocol):
 
 def logged_target(batch: Logged) -> FloatArray:
     """Return what was logged: the target is the policy that was in charge."""
-    return batch.propensities[:, ::-1]
+    return batch.propensities
 
 
 def constant_target(probabilities: Sequence[float] | FloatArray) -> Target:

@@ -177,8 +177,8 @@ def obstacle(judged: EvaluationRecord, margin: float = 0.0) -> str:
         return ""
     text = (
         f"it is not shown to be better by more than {margin:g}: the difference is "
-        f"{judged.difference:+.3g} +- {judged.standard_error:.2g} per decision, and its lower bound "
-        f"{judged.lower:+.3g} (attempt {judged.attempt}, error rate {judged.error_rate:.2g}). With "
+        f"{judged.difference:+.3g} +- {judged.standard_error:.2g} per decision, and its lower "
+        f"bound {judged.lower:+.3g} (attempt {judged.attempt}, error rate {judged.error_rate:.2g}). With "
         f"{judged.decisions:,} held-out decisions, a model worth {LIFT:.0%} more than the champion "
         f"is recognised with probability {judged.power:.2g}"
     )

@@ -5,6 +5,7 @@ Must not import Flask. Whatever is done here is done for all workers.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -113,6 +114,7 @@ class ExperimentManager:
         :raises ConfigurationError: the bandit holds nothing out; no such trainer or parameter
         :raises LifecycleError: another job is in flight, or there is nothing to learn from
         """
+        params = _as_stored(params)
         made, label = trainer_from(trainer, params)
         return self._train(made, label, params, None)
 
@@ -339,6 +341,20 @@ class ExperimentManager:
                 "such as backup='backups'"
             )
         return Path(self._folder)
+
+
+def _as_stored(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a trainer's parameters as a storage gives them back.
+
+    :raises ConfigurationError: JSON cannot hold them
+    """
+    try:
+        stored: dict[str, Any] = json.loads(json.dumps(params, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"a trainer's parameters are kept as JSON: {error}; write numbers, texts and lists"
+        ) from None
+    return stored
 
 
 def _spending(judged: EvaluationRecord) -> tuple[Any, Any]:

@@ -207,8 +207,8 @@ def test_self_normalised_estimates_are_made_by_version() -> None:
 def test_versions_with_few_decisions_are_taken_together() -> None:
     n = 400
     version = [1] * 300 + list(range(2, 102))
-    arm = [0, 1] * 200
-    reward = [float(place % 3 == 0) for place in range(n)]
+    arm = [0, 1] * 150 + [0, 0, 0, 1] * 25
+    reward = [float(place % 3 == 0 or place >= 350) for place in range(n)]
     log = batch(arm, reward, np.full((n, 2), 0.5), version=version)
     found = evaluate([log], constant_target([1.0, 0.0]))
     taken = np.array(arm) == 0
@@ -218,6 +218,20 @@ def test_versions_with_few_decisions_are_taken_together() -> None:
     )
     assert found.estimates["SNIPS"].value == pytest.approx(by_hand)
     assert "; and 96 more" in found.estimand
+
+
+def test_versions_with_few_decisions_even_together_go_with_the_largest() -> None:
+    version = [1] * 80 + [2] * 60 + [3] * 10
+    arm = [0, 1] * 75
+    reward = [float(place % 3 == 0) for place in range(150)]
+    log = batch(arm, reward, np.full((150, 2), 0.5), version=version)
+    found = evaluate([log], constant_target([1.0, 0.0]))
+    first = log.arm == 0
+    by_hand = sum(
+        float(here.mean()) * float(log.reward[here & first].mean())
+        for here in (log.version != 2, log.version == 2)
+    )
+    assert found.estimates["SNIPS"].value == pytest.approx(by_hand)
 
 
 def test_for_an_arm_that_was_not_there_the_others_have_its_share() -> None:
@@ -284,13 +298,19 @@ def alarms(found: Evaluation) -> list[str]:
 
 
 def test_wrong_probabilities_are_told_and_right_ones_hardly_ever() -> None:
-    """With weights of up to 500. The bound of a false alarm is 1 in 500; of 400 seeded logs."""
+    """With weights of up to 500. The bound of a false alarm is 1 in 500; of 800 seeded logs."""
     wrong = 0
     for seed in range(400):
         rng = np.random.default_rng(seed)
         first = rng.choice([0.5, 0.02, 0.002], 200)
         arm = (rng.random(200) >= first).astype(np.int64)
         log = batch(arm.tolist(), arm * 1.0, np.column_stack([first, 1.0 - first]))
+        wrong += bool(alarms(evaluate([log], constant_target([1.0, 0.0]))))
+    assert wrong <= 2
+    rare = np.array([[0.002, 0.998]] * 200)
+    for seed in range(400):
+        arm = (np.random.default_rng(seed).random(200) >= 0.002).astype(np.int64)
+        log = batch(arm.tolist(), arm * 1.0, rare)
         wrong += bool(alarms(evaluate([log], constant_target([1.0, 0.0]))))
     assert wrong <= 2
     log = World().log(2000, np.random.default_rng(7))

@@ -12,7 +12,7 @@ from flask_bandit.algorithms import Policy, ThompsonPolicy
 from flask_bandit.analysis.replaying import Replay, mean_of, replay, survey
 from flask_bandit.bandits import Bandit
 from flask_bandit.errors import ConfigurationError
-from flask_bandit.model import Decision, FloatArray, LogEntry, Stats, StatsDelta
+from flask_bandit.model import Decision, FloatArray, LogEntry, Stats, StatsDelta, Term
 
 from .ope_logs import entry
 
@@ -53,7 +53,7 @@ class BySign(Policy):
 
     def on_decision(self, decision: Decision) -> StatsDelta:
         self.learned.append(decision)
-        return super().on_decision(decision)
+        return super().on_decision(decision) + StatsDelta({}, (Term(decision.arm, "x", (1.0,)),))
 
 
 def uniform(n: int, seed: int = 1) -> list[LogEntry]:
@@ -130,7 +130,10 @@ def test_it_learns_from_the_events_that_it_is_replayed_on_only() -> None:
         best = "a" if decision.context["x"] < 0 else "b"
         assert decision.propensities[best] == pytest.approx(0.8)
         assert decision.propensities["c"] == pytest.approx(0.1)
+    # Prepared anew whenever it had learned.
     assert {each.shape for each in BySign.seen} == {(3, 1)}
+    assert [each.sum() for each in BySign.seen[:-1]] == list(range(len(BySign.seen) - 1))
+    assert len(BySign.seen) in (found.accepted, found.accepted + 1)
 
 
 def test_the_same_seed_gives_the_same_numbers() -> None:

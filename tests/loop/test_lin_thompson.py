@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ from flask_bandit.web.state import AppState
 
 from ..example.conftest import Serve
 from .app import create_app
-from .test_real_clicks import GUNICORN, WORKERS, sums_in
+from .test_real_clicks import GUNICORN, WORKERS, sums_in, variables
 from .visitors import THREADS, Seen, over_http, visit
 
 VISITORS = 1200
@@ -65,8 +64,7 @@ def test_four_workers_learn_whom_to_show_what(serve: Serve, tmp_path: Path) -> N
     once in 10^7; they earned 0.56 and more.
     """
     config = {"MAB_STORAGE_URI": f"sqlite:///{tmp_path / 'bandits.db'}", "MAB_BANDITS": declared()}
-    variables = {f"LOOP_{key}": json.dumps(value) for key, value in config.items()}
-    shop = serve(*GUNICORN, "tests.loop.app:create_app()", **variables)
+    shop = serve(*GUNICORN, "tests.loop.app:create_app()", **variables(config))
     app = create_app(config)
     state: AppState = app.extensions["bandit"]
     go = partial(visit, Tastes(), state, over_http(shop.port))

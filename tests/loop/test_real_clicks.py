@@ -1,9 +1,14 @@
-"""The whole loop on real clicks, over HTTP: learn from the log, judge, deploy, refuse, go back."""
+"""The whole loop on real clicks, over HTTP: learn from the log, judge, deploy, refuse, go back.
+
+Power: of POWER_RUNS
+"""
 
 from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -14,8 +19,8 @@ from typing import IO, Any, cast
 import numpy as np
 import pytest
 
+from flask_bandit.control import Control
 from flask_bandit.learned import model_key
-from flask_bandit.learning import ExperimentManager
 from flask_bandit.learning.backup import EXPORT
 from flask_bandit.model import BanditKey, Decision, LogEntry, Stats
 from flask_bandit.plugins import model_from
@@ -24,17 +29,17 @@ from flask_bandit.storage.sqlite import SQLiteBanditStorage
 from flask_bandit.storage.transfer import read_import
 from flask_bandit.web.state import AppState
 
-from ..example.conftest import Serve, Shop
-from .app import Contrary, create_app
+from ..example.conftest import Serve, Shop, environment
+from .app import create_app
 from .clicks import ARMS, ClickWorld
 from .visitors import Load, Seen, replay, under_load
 
 WORKERS = 4
 GUNICORN = ("-m", "gunicorn", "-w", str(WORKERS), "-b", "127.0.0.1:PORT")
-VISITORS = 6000
-LATER = 4000
+VISITORS = 4000
+LATER = 2500
 """Visitors of the first model, by whom the second one is judged."""
-EPSILON = 0.2
+EPSILON = 0.3
 """Much is explored, so that the log of the one model tells of the other."""
 KEY = BanditKey("offer", 1)
 FLOOR = 0.005
@@ -47,13 +52,13 @@ FOLLOW_SECONDS = 60
 class Loop:
     """The app, its visitors, and those who look after it."""
 
-    def __init__(self, wheel: Path, uri: str, backups: Path) -> None:
+    def __init__(self, wheel: Path, uri: str, folder: Path) -> None:
         self.world = ClickWorld(wheel)
         self._make_world = partial(ClickWorld, wheel)
         self.config = {"MAB_STORAGE_URI": uri, "MAB_BANDITS": declared(self.world)}
         self.app = create_app(self.config)
         self.state: AppState = self.app.extensions["bandit"]
-        self.manager = ExperimentManager(self.state.engine, "offer", backup=backups, by="ann")
+        self._folder = folder
         self.seen: list[Seen] = []
 
     @property
@@ -64,8 +69,24 @@ class Loop:
         self.seen += replay(self._make_world, self.config, visitors)
 
     def serve(self, serve: Serve) -> Shop:
-        variables = {f"LOOP_{key}": json.dumps(value) for key, value in self.config.items()}
-        return serve(*GUNICORN, "tests.loop.app:create_app()", **variables)
+        return serve(*GUNICORN, "tests.loop.app:create_app()", **variables(self.config))
+
+    def operate(self, *arguments: str, status: int = 0) -> Any:
+        """Run ``flask bandit`` as operators do, beside the workers, and return what it prints.
+
+        :param status: with which it exits
+        """
+        done = subprocess.run(
+            [sys.executable, "-m", "flask", "--app", "tests.loop.app", "bandit", *arguments],
+            cwd=self._folder,
+            env={**environment(), **variables(self.config)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == status, (done.stdout, done.stderr)
+        return json.loads(done.stdout) if "--json" in arguments else done.stdout
 
     def log(self) -> dict[str, LogEntry]:
         return {entry.decision.id: entry for entry in self.storage.iter_log("offer")}
@@ -120,6 +141,11 @@ def declared(world: ClickWorld) -> Mapping[str, Any]:
     return {"offer": offer}
 
 
+def variables(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the app's configuration as variables of the environment."""
+    return {f"LOOP_{key}": json.dumps(value) for key, value in config.items()}
+
+
 def sums_in(counts: Mapping[str, Mapping[str, float]]) -> Counter[tuple[str, str]]:
     """Return pulls and rewards by arm, those that are not 0."""
     return Counter(
@@ -134,7 +160,7 @@ def sums_in(counts: Mapping[str, Mapping[str, float]]) -> Counter[tuple[str, str
 
 @pytest.mark.parametrize("uri", ["sqlite", "postgresql"], indirect=True)
 def test_the_whole_loop(serve: Serve, wheel: Path, uri: str, tmp_path: Path) -> None:
-    loop = Loop(wheel, uri, tmp_path / "backups")
+    loop = Loop(wheel, uri, tmp_path)
     loop.replay(range(VISITORS))
     loop.require_exact()
     assert_the_better_model_is_found(loop)
@@ -153,17 +179,18 @@ def test_the_whole_loop(serve: Serve, wheel: Path, uri: str, tmp_path: Path) -> 
 
 
 def assert_the_better_model_is_found(loop: Loop) -> None:
-    record = loop.manager.train("ridge", epsilon=EPSILON)
-    judged = loop.manager.evaluate(record.n)
-    assert record.n == judged.n == 1
-    assert record.decisions + judged.decisions == VISITORS
-    uniform, truth = loop.world.value(np.full(len(ARMS), 0.2)), loop.world.value(chances(loop, 1))
-    print(f"clicks per visitor: {uniform:.4f} uniform, {truth:.4f} model, {judged}")
-    assert truth > 2 * uniform
-    # Both errors are normal: 4 deviations are one seed in 16,000.
-    assert abs(judged.difference - (truth - uniform)) < 4 * judged.standard_error
-    assert judged.lower > 0.0
-    assert judged.mean_weight == pytest.approx(1.0, abs=4 * judged.mean_weight_error)
+    record = loop.operate("train", "offer", "--set", f"epsilon={EPSILON}", "--json")
+    judged = loop.operate("evaluate", "offer", "--json")
+    assert (record["n"], judged["n"], judged["champion"], judged["attempt"]) == (1, 1, 0, 1)
+    assert record["decisions"] + judged["decisions"] == VISITORS
+    uniform = loop.world.value(np.full(len(ARMS), 1.0 / len(ARMS)))
+    truth = loop.world.value(chances(loop, 1))
+    print(f"clicks per visitor: {uniform:.4f} uniform, {truth:.4f} the model; {judged}")
+    assert truth > 2.0 * uniform
+    # The seed is the visitors' numbers; for 1 in 16,000 seeds it is 4 standard errors away.
+    assert abs(judged["difference"] - (truth - uniform)) < 4.0 * judged["standard_error"]
+    assert abs(judged["mean_weight"] - 1.0) < 4.0 * judged["mean_weight_error"]
+    assert judged["lower"] > 0.0
 
 
 def chances(loop: Loop, n: int) -> Any:
@@ -178,22 +205,28 @@ def chances(loop: Loop, n: int) -> Any:
 def assert_it_is_deployed_under_load(loop: Loop, shop: Shop) -> None:
     with under_load(loop.world, loop.state, shop.port, 2 * VISITORS) as load:
         loop.wait_until_all_draw(load, lambda version: version == "uniform()")
-        outcome = loop.manager.deploy(1)
-        assert outcome.deployed, outcome.why
+        outcome = loop.operate("deploy", "offer", "--yes", "--json")
+        assert (outcome["deployed"], outcome["n"]) == (True, 1)
         loop.wait_until_all_draw(load, lambda version: version.startswith("model:1:"))
     assert load.failures == []
     loop.seen += load.seen
     loop.require_exact()
-    assert loop.manager.status().champion == 1
+    assert champion(loop) == 1
+
+
+def champion(loop: Loop) -> int:
+    n: int = loop.operate("models", "offer", "--json")["status"]["champion"]
+    return n
 
 
 def assert_backup_is_from_before(loop: Loop, folder: Path) -> None:
     """The copy was made while visitors came: it is whole, and what it has is as it is stored."""
-    (record,) = loop.manager.models()
+    (backup,) = (folder / "instance" / "bandit-backups").iterdir()
     target = SQLiteBanditStorage(folder / "restored.db")
-    with gzip.open(Path(record.backup) / EXPORT) as file:
+    with gzip.open(backup / EXPORT) as file:
         read_import(target, cast(IO[bytes], file), EXPORT)
-    assert target.read_control()["offer"].get("model", 0) == 0 if target.read_control() else True
+    assert Control.load(target.read_control().get("offer")).model == 0
+    assert Control.load(loop.storage.read_control()["offer"]).model == 1
     log, copy = loop.log(), list(target.iter_log("offer"))
     told: Counter[tuple[str, str]] = Counter()
     for entry in copy:
@@ -233,25 +266,26 @@ def is_by_model(decision: Decision, n: int) -> bool:
 
 def assert_a_worse_one_is_refused(loop: Loop) -> None:
     loop.require_exact()
-    record = loop.manager.train(Contrary(EPSILON))
-    assert record.n == 2
-    assert record.trainer == "tests.loop.app:Contrary"
+    trainer = ("--trainer", "tests.loop.app:Contrary", "--set", f"epsilon={EPSILON}")
+    assert loop.operate("train", "offer", *trainer, "--json")["n"] == 2
     assert loop.world.value(chances(loop, 2)) < loop.world.value(chances(loop, 1))
-    outcome = loop.manager.deploy(2)
-    assert not outcome.deployed
-    assert outcome.evaluation is not None
-    assert (outcome.evaluation.champion, outcome.evaluation.attempt) == (1, 2)
-    print(outcome.why)
-    assert "not shown to be better" in outcome.why
-    assert f"is recognised with probability {outcome.evaluation.power:.2g}" in outcome.why
-    assert loop.manager.status().champion == 1
+    outcome = loop.operate("deploy", "offer", "--yes", "--json", status=3)
+    judged, why = outcome["evaluation"], outcome["why"]
+    print(why, judged)
+    assert (outcome["deployed"], outcome["n"], outcome["backup"]) == (False, 2, "")
+    assert (judged["champion"], judged["attempt"]) == (1, 2)
+    assert judged["lower"] < 0.0
+    assert "not shown to be better" in why
+    assert f"is recognised with probability {judged['power']:.2g}" in why
+    assert champion(loop) == 1
 
 
 def assert_rollback_under_load(loop: Loop, shop: Shop) -> None:
     with under_load(loop.world, loop.state, shop.port, 20 * VISITORS) as load:
         loop.wait_until_all_draw(load, lambda version: version.startswith("model:1:"))
-        assert loop.manager.rollback() == 0
+        assert "the policy of the code" in loop.operate("rollback", "offer")
         loop.wait_until_all_draw(load, lambda version: version == "uniform()")
     assert load.failures == []
     loop.seen += load.seen
-    assert [each.state for each in loop.manager.models()] == ["ROLLED_BACK", "REFUSED"]
+    models = loop.operate("models", "offer", "--json")["models"]
+    assert [each["states"]["deploy"] for each in models] == ["ROLLED_BACK", "REFUSED"]

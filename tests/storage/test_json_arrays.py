@@ -128,6 +128,16 @@ def test_sums_take_the_place_of_terms_when_the_log_is_written_anew(
     assert storage.read_control() == {"b": {"state": "paused"}}
 
 
+def test_what_is_redacted_is_in_no_file(storage: JSONBanditStorage, path: Path) -> None:
+    made = [decision(f"d{n}", context={"name": f"Name{n}.", "page": n}) for n in range(3)]
+    storage.commit(Commit(tuple(map(seen, made))))
+    assert storage.redact({"d0": {"page": 0}, "d1": None}) == 2
+    for _ in range(2):
+        content = b"".join(file.read_bytes() for file in path.parent.iterdir())
+        assert [f"Name{n}.".encode() in content for n in range(3)] == [False, False, True]
+        storage.close()
+
+
 def test_a_log_without_terms_has_no_line_of_sums(storage: JSONBanditStorage, path: Path) -> None:
     storage.commit(decisions(decision("d", subject="Ann")))
     assert storage.erase(["d"]) == 1

@@ -218,6 +218,19 @@ def test_erased_words_are_nowhere_in_the_files(
     assert storage.check() == []
 
 
+def test_redacted_words_are_nowhere_in_the_files(
+    storage: SQLiteBanditStorage, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_rows, "IDS_PER_QUERY", 10)
+    storage.commit(Commit(tuple(map(person, range(50)))))
+    names = [f"Name{number:06}" for number in range(50)]
+    assert traces(path, *names) == names
+    assert storage.redact({f"d{number}": {"text": "x"} for number in range(45)}) == 45
+    assert traces(path, *names) == names[45:]
+    subjects = [f"subject{number:06}" for number in range(50)]
+    assert traces(path, *subjects) == subjects
+
+
 def test_pruned_words_are_nowhere_in_the_files(storage: SQLiteBanditStorage, path: Path) -> None:
     storage.commit(Commit((person(10),)))
     storage.prune(2e9)

@@ -154,6 +154,17 @@ def test_arrays_of_two_pasts_are_not_added_up(target: BanditStorage) -> None:
     assert audit(target) == []
 
 
+def test_sums_that_are_too_large_for_floats_are_refused(target: BanditStorage) -> None:
+    """Neither JSON nor an export has a word for them."""
+    for number in range(2):
+        target.commit(item(f"a{number}", added("green", "s:xr", (1.0, 8e307))))
+    before = everything(target)
+    with pytest.raises(StorageError, match="too large"):
+        target.commit(item("a2", added("green", "s:xr", (1.0, 8e307))))
+    assert everything(target) == before
+    assert exported(target)
+
+
 def test_records_of_increments() -> None:
     """Without terms they say nothing of them; with terms, only what has to be said."""
     made = decision("d")

@@ -736,4 +736,4 @@ class Shopping(RuleBasedStateMachine):
 
 
 TestShopping = Shopping.TestCase
-TestShopping.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestShopping.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)

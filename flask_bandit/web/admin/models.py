@@ -152,8 +152,8 @@ def gate(record: ModelRecord, page: BanditPage, numbers: Numbers) -> str:
     return (
         f"Judged on {numbers.count(judged.decisions)} held-out decisions against "
         f"{named(judged.champion)}: {write(judged.difference)} per decision, at least "
-        f"{write(judged.lower)} (error rate {numbers.percent(judged.error_rate)}). It earned an "
-        f"estimated {rate_writer(page.results, numbers)(judged.value)} per decision."
+        f"{write(judged.lower)} (error rate {numbers.percent(judged.error_rate)}). It would "
+        f"have earned about {rate_writer(page.results, numbers)(judged.value)} per decision."
     )
 
 

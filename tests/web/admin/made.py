@@ -10,7 +10,7 @@ from flask_bandit.analysis.digest import Reader
 from flask_bandit.analysis.reading import Question, read_results
 from flask_bandit.analysis.results import Results
 from flask_bandit.model import DEFAULT_GOAL, ArmStats, Decision, LogEntry, Reward
-from flask_bandit.web.pages import BanditPage, Mark
+from flask_bandit.web.pages import BanditPage, Mark, Models
 from flask_bandit.web.reports import ArmReport, BanditReport, Change, Sums, moment
 
 START = 1_795_000_000.0
@@ -76,6 +76,8 @@ def made_page(
     size: float = 1.0,
     marks: Sequence[tuple[float, str]] = (),
     results: bool = True,
+    by_context: bool = False,
+    models: Models | None = None,
     **report: Any,
 ) -> BanditPage:
     """Return a page.
@@ -85,13 +87,14 @@ def made_page(
     :param report: fields of the report that shall be different
     """
     log = made_log(rates, visitors, hours, size=size)
-    found, stats = made_results(log, list(rates), spans, winner=report.get("winner"))
+    asked = {"winner": report.get("winner"), "by_context": by_context}
+    found, stats = made_results(log, list(rates), spans, **asked)
     arms = tuple(
         ArmReport(
             arm=arm,
             in_code=True,
             weight=1.0,
-            probability=1.0 / len(rates),
+            probability=None if by_context else 1.0 / len(rates),
             sums=_sums(stats[arm]),
             goals={},
         )
@@ -121,6 +124,8 @@ def made_page(
         marks=done,
         unread=0,
         read_at=START + hours * HOUR + 60,
+        by_context=by_context,
+        models=models,
     )
 
 
