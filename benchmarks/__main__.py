@@ -15,6 +15,10 @@ MODULES = (
     "delayed_rewards",
     "verdicts",
     "dashboard",
+    "contextual",
+    "gate",
+    "ope",
+    "open_bandit",
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import os
 import re
@@ -35,15 +36,16 @@ def back_up(books: Books, folder: Path, n: int, check: Callable[[], object]) -> 
     """
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     label = re.sub(r"[^A-Za-z0-9_-]", "_", books.name)
-    target = folder / f"{stamp}-{label}-before-model-{n}"
+    name = f"{stamp}-{label}-before-model-{n}"
     part: Path | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(".part", f"{target.name}.", folder))
+        part = Path(tempfile.mkdtemp(".part", f"{name}.", folder))
         _write_export(books, part / EXPORT, check)
         _write_models(books, part / MODELS)
         for file in (part / EXPORT, part / MODELS):
             _read_back(file)
+        target = _free(folder, name)
         part.rename(target)
     except (OSError, EOFError, zlib.error) as error:
         raise LifecycleError(
@@ -56,6 +58,12 @@ def back_up(books: Books, folder: Path, n: int, check: Callable[[], object]) -> 
         if part is not None:
             shutil.rmtree(part, ignore_errors=True)
     return target
+
+
+def _free(folder: Path, name: str) -> Path:
+    """Return a path that is not there: several backups may be made in one second."""
+    names = (name if count == 1 else f"{name}-{count}" for count in itertools.count(1))
+    return next(path for path in (folder / each for each in names) if not path.exists())
 
 
 def _write_export(books: Books, file: Path, check: Callable[[], object]) -> None:

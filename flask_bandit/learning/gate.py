@@ -178,9 +178,9 @@ def obstacle(judged: EvaluationRecord, margin: float = 0.0) -> str:
     text = (
         f"it is not shown to be better by more than {margin:g}: the difference is "
         f"{judged.difference:+.3g} +- {judged.standard_error:.2g} per decision, and its lower "
-        f"bound {judged.lower:+.3g} (attempt {judged.attempt}, error rate {judged.error_rate:.2g}). With "
-        f"{judged.decisions:,} held-out decisions, a model worth {LIFT:.0%} more than the champion "
-        f"is recognised with probability {judged.power:.2g}"
+        f"bound {judged.lower:+.3g} (attempt {judged.attempt}, error rate "
+        f"{judged.error_rate:.2g}). With {judged.decisions:,} held-out decisions, a model worth "
+        f"{LIFT:.0%} more than the champion is recognised with probability {judged.power:.2g}"
     )
     needed = decisions_needed(judged, margin)
     return text if needed is None else f"{text}; about {needed:,} make it {WANTED_POWER:g}"

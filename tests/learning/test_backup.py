@@ -16,6 +16,7 @@ from flask_bandit.learning.backup import EXPORT, MODELS
 from flask_bandit.plugins import model_from
 from flask_bandit.storage import MemoryBanditStorage
 from flask_bandit.storage.transfer import read_import
+from tests.clock import Clock
 
 from .shop import make_engine, write_log
 
@@ -57,6 +58,13 @@ def test_all_can_be_had_back(experiment: ExperimentManager, engine: Engine, fold
     assert stored["bandit"] == "offer"
     assert [record["n"] for record in stored["index"]["models"]] == [1]
     assert model_from(stored["models"]["1"]).version == experiment.models()[0].version
+
+
+def test_two_in_one_second_are_two(experiment: ExperimentManager, clock: Clock) -> None:
+    saved = [experiment.deploy(1, force=True).backup]
+    experiment.rollback()
+    saved.append(experiment.deploy(1, force=True).backup)
+    assert saved[1] == f"{saved[0]}-2"
 
 
 def test_only_the_owner_may_read_it(experiment: ExperimentManager) -> None:
