@@ -68,12 +68,12 @@ class Judgement:
         :raises NotYetError: the window can show nothing, and was not judged
         """
         seen = self.look()
-        seen.require()
         if seen.decisions < least:
             raise NotYetError(
                 f"there are {seen.decisions:,} held-out decisions that were not judged yet, and "
                 f"{least:,} are asked for. Nothing was judged; wait for more"
             )
+        seen.require()
         attempt = self._index.attempts + 1
         found = judge(
             self._held_out,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ..errors import StorageError
-from ..model import BanditKey, LogEntry
+from ..model import BanditKey, Decision, LogEntry
 from ..storage.base import ARRAYS, BanditStorage, Commit, arrays_adjustment
 from ..storage.memory import MemoryBanditStorage
 from ..storage.transfer import audit, read_import, write_export
@@ -44,6 +44,17 @@ def shrink_one(make: StorageFactory, location: Path, id_: str) -> None:
     storage = make(location)
     assert storage.redact({id_: {"page": "home"}}, PATIENCE) == 1
     storage.close()
+
+
+def _people() -> list[Decision]:
+    return [
+        decision("r0", context={"page": "home", "age": 41}, subject="Ann", at=NEW),
+        decision("r1", "red", context={"age": 42, "n": [1, None]}, at=NEW),
+        decision("r2", context={"age": 43}, at=NEW),
+        decision("r3", context={"age": 44}, at=OLD),
+        decision("r4", context={"age": 45}, at=NEW),
+        decision("r5", at=NEW),
+    ]
 
 
 class SumsTests:
@@ -174,14 +185,7 @@ class SumsTests:
 
     def test_redact_replaces_contexts(self, storage: BanditStorage) -> None:
         fill_arrays(storage)
-        made = [
-            decision("r0", context={"page": "home", "age": 41}, subject="Ann", at=NEW),
-            decision("r1", "red", context={"age": 42, "n": [1, None]}, at=NEW),
-            decision("r2", context={"age": 43}, at=NEW),
-            decision("r3", context={"age": 44}, at=OLD),
-            decision("r4", context={"age": 45}, at=NEW),
-            decision("r5", at=NEW),
-        ]
+        made = _people()
         given = reward(made[0])
         storage.commit(Commit(tuple(map(seen, made)), (learned(given),)))
         storage.prune(OLD + 0.5)

@@ -30,7 +30,7 @@ from .made import made_page
 from .test_charts import values
 from .test_context import changed, read, words
 
-RATES = {"green": 0.05, "red": 0.12}
+RATES = {"green": 0.15, "red": 0.25}
 
 
 @pytest.fixture(scope="module")
@@ -175,8 +175,8 @@ def storage(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[BanditSto
 def of_offer(storage: BanditStorage, bandit: Bandit) -> BanditPage:
     """Return the page of a bandit ``offer`` in an app of its own."""
     app = make_app(MAB_STORAGE_ENGINE=storage)
+    add_bandit(app, "offer", bandit)
     with app.app_context():
-        add_bandit("offer", bandit)
         listed = {each.report.name: each for each in read_pages(app_state(app))}
         found = read_page(app_state(app), "offer", most=None)
     assert listed["offer"].by_context == found.by_context
