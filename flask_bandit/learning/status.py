@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..bandits import Bandit
 from ..control import Control
-from ..errors import LifecycleError
+from ..errors import ConfigurationError, LifecycleError
 from .books import Books
 from .gate import error_rate
 from .judging import Judgement
@@ -64,7 +64,10 @@ def read_status(books: Books, bandit: Bandit, control: Control) -> Status:
     )
     if candidate is None:
         return status
-    seen = Judgement(books, bandit, control, index, candidate.n).look()
+    try:
+        seen = Judgement(books, bandit, control, index, candidate.n).look()
+    except (ConfigurationError, LifecycleError) as error:  # one of the models cannot be had
+        return replace(status, obstacle=str(error))
     mean, variance = candidate.reward_mean, candidate.reward_variance
     return replace(
         status,

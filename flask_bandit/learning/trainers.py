@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from ..algorithms import POLICIES
+from ..algorithms import CONTEXTUAL_POLICIES, POLICIES
 from ..errors import ConfigurationError
 from ..model import Decision, FloatArray, add_counts, add_terms
 from ..plugins import import_object, nearest, policy_from_name
@@ -95,7 +95,8 @@ class PolicyTrainer:
 
     def __init__(self, algorithm: str = "lin_thompson", **params: Any) -> None:
         self._algorithm, self._params = algorithm, params
-        found: Any = POLICIES.get(algorithm)
+        known: Mapping[str, type] = {**POLICIES, **CONTEXTUAL_POLICIES}
+        found: Any = known.get(algorithm)
         if found is None and ("." in algorithm or ":" in algorithm):
             found = import_object(algorithm)
         self._is_contextual = bool(getattr(found, "contextual", False))
@@ -125,7 +126,8 @@ class PolicyTrainer:
                     version=data.version,
                     arm=batch.arms[batch.arm[row]],
                     propensities={batch.arms[place]: chances[place] for place in eligible},
-                    policy_version="",
+                    # With an empty one it would be pruned, and its context nothing to learn from.
+                    policy_version="logged",
                     at=float(batch.at[row]),
                     context=batch.contexts[row],
                 )

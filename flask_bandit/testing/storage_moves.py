@@ -55,8 +55,20 @@ def move(source: BanditStorage, target: BanditStorage) -> None:
 
 
 def state(storage: BanditStorage) -> tuple[Counts, list[Any], list[Any]]:
-    """Return everything that can be read from a storage."""
-    return storage.read_counts(), list(storage.iter_log()), list(storage.iter_commits())
+    """Return everything that can be read from a storage, bandit by bandit.
+
+    Within one of them in the order of storing; that of two bandits is free.
+    """
+    log = sorted(storage.iter_log(), key=lambda entry: entry.decision.bandit)
+    return storage.read_counts(), log, sorted(storage.iter_commits(), key=_bandit_of)
+
+
+def _bandit_of(commit: Commit) -> str:
+    for write in commit.decisions:
+        return write.decision.bandit
+    for sent in commit.rewards:
+        return sent.reward.bandit
+    return commit.adjustments[0].bandit
 
 
 class MoveTests:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flask_bandit.algorithms import POLICIES
+from flask_bandit.algorithms import CONTEXTUAL_POLICIES
 from flask_bandit.analysis.logged import Logged
 from flask_bandit.errors import ConfigurationError
 from flask_bandit.learning.books import loaded
@@ -29,7 +29,7 @@ from flask_bandit.storage import MemoryBanditStorage
 from .shop import ARMS, make_bandit, window, write_log
 
 STATS = Stats.from_counts(ARMS, {})
-CONTEXTUAL = [name for name, cls in POLICIES.items() if getattr(cls, "contextual", False)]
+CONTEXTUAL = list(CONTEXTUAL_POLICIES)
 
 
 def training(count: int = 500, **fields: Any) -> TrainingData:

@@ -198,6 +198,22 @@ def test_status_tells_the_power(experiment: ExperimentManager) -> None:
     assert status.effective_size == pytest.approx(judged.effective_size, rel=0.2)
 
 
+def test_status_survives_a_model_that_is_gone(
+    experiment: ExperimentManager, engine: Engine
+) -> None:
+    experiment.train()
+    stored = engine.storage.read_digest(model_key("offer", 1))
+    assert stored is not None
+    broken = {"kind": "nowhere:Model", "params": {}}
+    assert engine.storage.write_digest(model_key("offer", 1), broken, stored.revision)
+    assert "cannot import 'nowhere:Model'" in experiment.status().obstacle
+    assert engine.storage.write_digest(model_key("offer", 1), {}, stored.revision + 1)
+    assert "does not have model 1" in experiment.status().obstacle
+    with pytest.raises(LifecycleError, match="does not have model 1"):
+        experiment.deploy(force=True)
+    assert engine.control("offer").model == 0
+
+
 def test_the_next_champion_is_a_model(experiment: ExperimentManager, engine: Engine) -> None:
     experiment.train(Always("trial"))
     experiment.deploy(force=True)

@@ -16,6 +16,7 @@ from flask_bandit.analysis.results import (
     POSTERIOR,
     REGION,
     SEQUENCE,
+    WEIGHTED,
     ArmResult,
     Interval,
     RatioCheck,
@@ -241,4 +242,4 @@ def test_odd_names_fit_in_80_columns(arm: str) -> None:
 
 
 def test_each_method_has_words() -> None:
-    assert cli_leaderboard._METHODS.keys() == {SEQUENCE, REGION}
+    assert cli_leaderboard._METHODS.keys() == {SEQUENCE, REGION, WEIGHTED}

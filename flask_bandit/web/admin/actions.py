@@ -197,8 +197,9 @@ def perform(
     name = found.name
     if action == "deploy":
         wanted = subject_of_model(read_models(state, name), form.get("model"), form.get("serving"))
-        with _noted(by, action, name, wanted):
+        with _noted(by, action, name, wanted) as results:
             told = named(let_serve(state, name, wanted, by))
+            results.append(f"done, {told} serves")
         ttl = _within(state.config.control_ttl)
         return (
             f"{told[:1].upper()}{told[1:]} draws the arms of {name}. All workers follow {ttl}.",

@@ -30,7 +30,7 @@ from .made import made_page
 from .test_charts import values
 from .test_context import changed, read, words
 
-RATES = {"green": 0.15, "red": 0.25}
+RATES = {"green": 0.3, "red": 0.32}
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import html
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,7 @@ from flask_bandit.control import Control
 from flask_bandit.learning import ExperimentManager
 from flask_bandit.learning.books import Books
 from flask_bandit.learning.records import EvaluationRecord, Job, ModelRecord
-from flask_bandit.storage import MemoryBanditStorage, SQLiteBanditStorage
-from flask_bandit.storage.base import BanditStorage
+from flask_bandit.storage import SQLiteBanditStorage
 from flask_bandit.web.admin import BanditAdmin
 from flask_bandit.web.admin.models import BACK, choices, model_table
 from flask_bandit.web.admin.numbers import Numbers
@@ -72,8 +73,13 @@ THIRD = ModelRecord(n=3, states={"train": "FAILED"}, error="<b>no such column</b
 MODELS = Models(serving=1, records=(FIRST, SECOND, THIRD), accepted=(2,))
 
 
+@cache
+def some_page() -> BanditPage:
+    return made_page(RATES, 400, spans=4, by_context=True)
+
+
 def page_of(models: Models | None) -> BanditPage:
-    return made_page(RATES, 400, spans=4, by_context=True, models=models)
+    return replace(some_page(), models=models)
 
 
 # What is shown.
@@ -166,25 +172,37 @@ def test_what_may_serve_is_what_was_judged_better_and_what_served_before() -> No
 # What is done.
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Flask]:
-    """An app whose bandit ``offer`` has two models: the first is better than its policy."""
-    storage: BanditStorage = MemoryBanditStorage()
-    if request.param == "sqlite":
-        storage = SQLiteBanditStorage(tmp_path / "bandits.db")
-    app = Flask("shop", instance_path=str(tmp_path / "instance"))
+def make_shop(file: Path, instance: Path) -> tuple[Flask, BanditMiddleware]:
+    app = Flask("shop", instance_path=str(instance))
+    storage = SQLiteBanditStorage(file)
     app.config.update(SECRET_KEY="k" * 32, MAB_STORAGE_ENGINE=storage, MAB_CONTROL_TTL=0)
     mab = BanditMiddleware(app)
     mab.add_bandit("offer", make_bandit())
     Admin(app).add_view(BanditAdmin(access=open_to_all))
-    write_log(storage, 1500, 1)
+    return app, mab
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A storage with two models of ``offer``: the first is better than the bandit's policy."""
+    folder = tmp_path_factory.mktemp("trained")
+    app, mab = make_shop(folder / "bandits.db", folder)
     with app.app_context():
+        write_log(app_state(app).storage, 900, 1)
         manager = ExperimentManager(mab, "offer", by="cron")
         manager.train("ridge")
         manager.evaluate(1)
         manager.train("fixed")
+    app_state(app).storage.close()
+    return folder / "bandits.db"
+
+
+@pytest.fixture
+def shop(trained: Path, tmp_path: Path) -> Iterator[Flask]:
+    shutil.copy(trained, tmp_path)
+    app, _ = make_shop(tmp_path / trained.name, tmp_path / "instance")
     yield app
-    storage.close()
+    app_state(app).storage.close()
 
 
 def models_of(app: Flask) -> Models:
@@ -219,7 +237,7 @@ def test_deploying_and_rolling_back(shop: Flask, caplog: pytest.LogCaptureFixtur
     assert record.state == "DEPLOYED"
     assert Path(record.backup).is_relative_to(shop.instance_path)
     assert any(Path(record.backup).iterdir())
-    assert caplog.messages[-1].endswith("ann: deploy 1 of 'offer': done")
+    assert caplog.messages[-1].endswith("ann: deploy '1' of 'offer': done, model 1 serves")
     assert buttons(page) == [plain, f"{plain}&model=back"]
     do(client, "deploy", "offer", model="back")
     assert models_of(shop).serving == 0
