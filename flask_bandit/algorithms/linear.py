@@ -244,9 +244,12 @@ class LinEpsilonGreedyPolicy(LinearPolicy):
 
 def _best(scores: FloatArray) -> FloatArray:
     """Return probability 1 shared by the largest; rounding makes no difference between arms."""
-    best = scores >= np.maximum.reduce(scores) - _TIE * np.maximum.reduce(np.abs(scores))
-    result: FloatArray = best / np.count_nonzero(best)
-    return result
+    # Plain floats are faster than arrays so short.
+    plain: list[float] = scores.tolist()
+    best = max(plain)
+    least = best - _TIE * max(best, -min(plain))
+    share = 1.0 / sum(score >= least for score in plain)
+    return np.array([share if score >= least else 0.0 for score in plain])
 
 
 def _positive(name: str, value: Any) -> float:

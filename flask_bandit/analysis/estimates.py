@@ -26,7 +26,7 @@ def gained(evidence: Evidence) -> tuple[Interval | None, str]:
     """
     question = evidence.question
     if not evidence.visitors:
-        return None, "No visitors yet."
+        return None, f"No {evidence.noun}s yet."
     if len(question.arms) < 2:
         return None, "There is nothing to split between fewer than two arms."
     if not evidence.test and not evidence.is_waiting:

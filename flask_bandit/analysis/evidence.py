@@ -88,6 +88,11 @@ class Evidence:
         """All decisions that are counted."""
         return int(self.pulls.sum())
 
+    @property
+    def noun(self) -> str:
+        """What they are called: by context, each request may make a choice of its own."""
+        return "decision" if self.question.by_context else "visitor"
+
     @cached_property
     def is_binary(self) -> bool:
         """True if each decision earned 0 or 1."""

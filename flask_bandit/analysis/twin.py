@@ -213,7 +213,10 @@ def _sentence(
             f"{best} for everybody would have earned more than choosing by context did: {other} "
             f"per decision, and not {it}."
         )
+    most = f"{difference.high:.2g}"
+    if is_binary:
+        most = f"{100.0 * difference.high:.2g} percentage points"
     return (
         f"{best} for everybody does as well as choosing by context, as far as can be told: {other} "
-        f"per decision, against {it}. By context it is at most {write(difference.high)} more."
+        f"per decision, against {it}. By context it may be up to {most} more."
     )

@@ -38,7 +38,7 @@ def judge(evidence: Evidence, rows: tuple[ArmResult, ...]) -> Verdict:
         sentence = (
             f"{_as_one(evidence)}{decided} is best: decided at the "
             f"{100 * evidence.question.alpha:.3g} % level after {evidence.visitors:,} "
-            f"{_noun(evidence)}."
+            f"{evidence.noun}s."
         )
         chance = by_name[decided].p_best
         return Verdict("decided", sentence, decided, chance, evidence.method, 0)
@@ -49,16 +49,11 @@ def _early(evidence: Evidence) -> str:
     if not evidence.question.arms:
         return "No arm is in play."
     if not evidence.visitors:
-        return f"No {_noun(evidence)} yet."
+        return f"No {evidence.noun}s yet."
     if not evidence.rewards.any():
-        noun = _noun(evidence)[: -1 if evidence.visitors == 1 else None]
+        noun = evidence.noun + ("" if evidence.visitors == 1 else "s")
         return f"No rewards yet: {evidence.visitors:,} {noun} so far."
     return ""
-
-
-def _noun(evidence: Evidence) -> str:
-    """Return what is counted: by context, each request may make a choice of its own."""
-    return "decisions" if evidence.question.by_context else "visitors"
 
 
 def _as_one(evidence: Evidence) -> str:
@@ -102,11 +97,11 @@ def _undecided(evidence: Evidence, leader: ArmResult) -> Verdict:
     if poor:
         rest = poor
     elif more is not None:
-        rest = f"about {two_digits(more):,} more {_noun(evidence)}"
+        rest = f"about {two_digits(more):,} more {evidence.noun}s"
     elif evidence.rewards[: evidence.played].min() < FEWEST_REWARDS:
-        rest = f"too early to tell how many more {_noun(evidence)} it takes"
+        rest = f"too early to tell how many more {evidence.noun}s it takes"
     else:
-        state, rest = "alike", f"so alike that {MOST_MORE:,} more {_noun(evidence)} would not do"
+        state, rest = "alike", f"so alike that {MOST_MORE:,} more {evidence.noun}s would not do"
     sentence = f"{leads}; not decided: {rest}."
     return Verdict(state, sentence, leader.arm, chance, evidence.method, more)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..analysis.clustered import quantile
+from ..analysis.clustered import ClusterSums, quantile
 from ..analysis.logged import Logged
 from ..analysis.overlap import Overlap
 from ..analysis.paired import Paired, chance_above, compare
@@ -73,7 +73,7 @@ class Look:
     """What can be known of held-out decisions without a look at what they earned.
 
     :param decisions: how many
-    :param effective: how many of the model's own would say as much
+    :param effective: how many of the model's own would say as much, by users
     :param spread: mean square of the difference of both policies' weights
     :param mean_weight: of the model
     :param mean_weight_error: its standard error
@@ -119,9 +119,10 @@ class Look:
 
 def look(batches: Iterable[Logged], candidate: Target, champion: Target = logged_target) -> Look:
     """Read what held-out decisions can tell about two policies, but not what they earned."""
-    overlap, square = Overlap(), 0.0
+    overlap, square, by_cluster = Overlap(), 0.0, ClusterSums(1)
     for batch in batches:
         weights = overlap.add(batch, candidate).weights
+        by_cluster.add(weights[:, None], batch)
         others = batch.taken(champion(batch)) / batch.propensity
         square += float(np.nansum((weights - others) ** 2))
     count = overlap.decisions
@@ -133,7 +134,7 @@ def look(batches: Iterable[Logged], candidate: Target, champion: Target = logged
         obstacles = list(overlap.warnings(error))[:1]
     return Look(
         decisions=count,
-        effective=overlap.effective,
+        effective=overlap.weight**2 / by_cluster.square(0) if overlap.weight else 0.0,
         spread=square / count if count else 0.0,
         mean_weight=mean,
         mean_weight_error=error,

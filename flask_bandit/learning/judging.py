@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from ..analysis.paired import Paired
 from ..analysis.targets import Target, logged_target
 from ..bandits import Bandit
 from ..control import Control
@@ -74,38 +75,41 @@ class Judgement:
                 f"{least:,} are asked for. Nothing was judged; wait for more"
             )
         seen.require()
-        attempt = self._index.attempts + 1
         found = judge(
             self._held_out,
             len(self._bandit.arm_ids),
             public_features(self._bandit),
             self._candidate,
             self._champion,
-            error_rate(attempt),
+            error_rate(self._index.attempts + 1),
         )
-        if found.candidate is None or found.champion is None or found.difference is None:
+        return self._record(seen, found, by)
+
+    def _record(self, seen: Look, found: Paired, by: str) -> EvaluationRecord:
+        candidate, champion, difference = found.candidate, found.champion, found.difference
+        if candidate is None or champion is None or difference is None:
             raise NotYetError(" ".join(found.refusals))
         return EvaluationRecord(
             n=self._n,
             bandit_version=self._control.version,
             champion=self._control.model,
-            attempt=attempt,
+            attempt=self._index.attempts + 1,
             error_rate=found.alpha,
             since=self._index.judged_until,
             until=self._until,
             decisions=found.decisions,
             clusters=found.clusters,
             left_out=self._held_out.left_out,
-            value=found.candidate.value,
-            champion_value=found.champion.value,
-            difference=found.difference.value,
-            standard_error=found.difference.error,
+            value=candidate.value,
+            champion_value=champion.value,
+            difference=difference.value,
+            standard_error=difference.error,
             lower=found.lower,
             effective_size=found.effective,
             mean_weight=seen.mean_weight,
             mean_weight_error=seen.mean_weight_error,
             largest_weight=seen.largest_weight,
-            power=found.power(LIFT * abs(found.champion.value)),
+            power=found.power(LIFT * abs(champion.value)),
             at=time.time(),
             by=by,
         )

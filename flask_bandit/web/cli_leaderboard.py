@@ -118,6 +118,8 @@ def gain(results: Results) -> str:
 def twin(results: Results) -> str:
     """Return what one arm for everybody would have earned; empty for other bandits."""
     found = results.twin
+    if results.verdict.state == "empty":
+        return ""
     if found is None:
         why = results.why_no_twin
         return why and f"One arm for everybody, against choosing by context: {_lower(why)}"

@@ -175,6 +175,7 @@ def test_the_map_is_renewed_as_the_sums_grow() -> None:
     for event in events[1000:]:
         arm, context, reward = event
         model.learn_at(arm, model.vector(context), reward)
+        assert len(model._waiting) <= 256
     assert model.decisions == 1501
     Expected(events).assert_same(model, events[0][1])
 
@@ -248,6 +249,18 @@ def test_a_column_that_never_varies_is_left_out(constant: float) -> None:
     )
     np.testing.assert_array_equal(usual, other)
     assert np.isfinite(model.means(usual)).all()
+
+
+def test_numbers_next_to_zero_are_left_out() -> None:
+    """Were they measured in their deviation, one of usual size would have no finite square."""
+    features = Features.parse({"tiny": {"indicator": False}})
+    policy, total = LinThompsonPolicy(features), Total()
+    for n, (arm, _, reward) in enumerate(some_events(60)):
+        made = Decision("id", "b", 1, ARMS[arm], None, "v", 0.0, {"tiny": n * 1e-140})
+        total.add(policy.on_mature(made, reward))
+    model = LinearModel(features, 1.0, stats_of(policy, ARMS, total))
+    z = model.standardised(model.vector({"tiny": 1e49}))
+    assert z.tolist() == [1.0, 0.0]
 
 
 def test_numbers_of_any_size_are_measured_in_their_deviation() -> None:

@@ -110,6 +110,16 @@ def test_a_look_refuses_what_says_too_little() -> None:
         look([], constant_target([0.0, 1.0, 0.0])).require()
 
 
+def test_a_look_counts_users() -> None:
+    """Four decisions of one user say as much as one, where the weights are the same."""
+    batch = window(np.random.default_rng(1), 800, (0.1, 0.5, 0.2))
+    users = [str(number // 4) for number in range(800)]
+    shared = replace(batch, clusters=users, alone=np.zeros(800, dtype=bool))
+    even = constant_target([1 / 3, 1 / 3, 1 / 3])
+    assert look([batch], even).effective == pytest.approx(800.0)
+    assert look([shared], even).effective == pytest.approx(200.0)
+
+
 def test_a_look_refuses_wrong_probabilities() -> None:
     batch = window(np.random.default_rng(1), 3000, (0.1, 0.5, 0.2), (0.8, 0.1, 0.1))
     even = np.full((3000, 3), 1 / 3)

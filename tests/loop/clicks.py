@@ -36,10 +36,11 @@ class ClickWorld:
 
     def __init__(self, wheel: Path) -> None:
         found = list(rows(wheel, UNIFORM, "all"))
-        self._contexts = [{name: row[name] for name in KNOWN} for row in found]
+        self.contexts = [{name: row[name] for name in KNOWN} for row in found]
+        """What is known of each row's visitor."""
         self._clicks = np.array([int(row["click"]) for row in found])
         self._shown = np.array([row["item_id"] for row in found])
-        self._known = np.array([list(each.values()) for each in self._contexts])
+        self._known = np.array([list(each.values()) for each in self.contexts])
         kinds, kind = np.unique(self._known, axis=0, return_inverse=True)
         self._kind = kind.reshape(-1)
         self._near = {arm: [self._nearest(arm, kind) for kind in kinds] for arm in ARMS}
@@ -55,11 +56,11 @@ class ClickWorld:
 
         :param visitor: from 0; after the last row, the first one comes again
         """
-        return self._contexts[visitor % len(self._contexts)]
+        return self.contexts[visitor % len(self.contexts)]
 
     def clicks(self, visitor: int, arm: str) -> bool:
         """Return whether a visitor clicks on an item."""
-        near = self._near[arm][self._kind[visitor % len(self._contexts)]]
+        near = self._near[arm][self._kind[visitor % len(self.contexts)]]
         digest = hashlib.blake2b(f"{visitor} {arm}".encode(), digest_size=8).digest()
         return bool(self._clicks[near[int.from_bytes(digest, "big") % near.size]])
 
@@ -87,8 +88,3 @@ class ClickWorld:
         rates = [[self._clicks[near].mean() for near in self._near[arm]] for arm in ARMS]
         of_rows = np.array(rates).T[self._kind]
         return float((of_rows * policy).sum(axis=1).mean())
-
-    @property
-    def contexts(self) -> Sequence[Mapping[str, str]]:
-        """What is known of each row's visitor."""
-        return self._contexts

@@ -7,7 +7,6 @@ import hashlib
 import json
 import multiprocessing
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -150,7 +149,6 @@ class Load:
 
     seen: list[Seen] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-    workers: Counter[str] = field(default_factory=Counter)
 
     def send(self, go: Callable[[int], Seen], numbers: Iterable[int]) -> None:
         """Let visitors come, one after the other."""
@@ -174,9 +172,7 @@ def under_load(world: World, state: AppState, port: int, first: int) -> Iterator
         while not is_over.is_set():
             yield next(numbers)
 
-    threads = [
-        threading.Thread(target=lambda: load.send(go, until_over())) for _ in range(THREADS)
-    ]
+    threads = [threading.Thread(target=lambda: load.send(go, until_over())) for _ in range(THREADS)]
     for thread in threads:
         thread.start()
     try:

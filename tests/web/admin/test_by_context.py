@@ -95,6 +95,14 @@ def test_before_that_is_known_it_says_what_is_lacking() -> None:
     assert "too few rewards" in text
 
 
+def test_before_the_first_decision_there_is_no_word_of_it() -> None:
+    new = made_page(RATES, 0, by_context=True)
+    text = words(read(new))
+    assert "No decisions yet." in text
+    assert "one arm for everybody" not in text
+    assert "choosing by context" not in " ".join(show_lines(new))
+
+
 def test_the_leaderboard_is_about_everybody_and_says_so(page: BanditPage) -> None:
     html = read(page)
     (table,) = html.found("table", class_="leaderboard")
