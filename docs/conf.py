@@ -33,7 +33,7 @@ nitpick_ignore_regex = [
     ),
     (
         r"py:.*",
-        r"(flask_bandit\.web\.(decorators\.(View|RewardingRedirect)|hooks\.Hook)|BanditOptions|Any|Flask|Response|Callable|ClassVar|Iterable|Iterator|Mapping|Sequence)",
+        r"(flask_bandit\.web\.(decorators\.(View|RewardingRedirect)|hooks\.Hook|contexts\.\w+)|flask_bandit\.engine\.Engine|flask_bandit\.features\._\w+|tuple\[str|BanditOptions|ContextualOptions|ContextSource|Any|Flask|Response|Callable|ClassVar|Iterable|Iterator|Mapping|Sequence)",
     ),
     (r"py:.*", r"(bool|bytes|dict|float|frozenset|int|list|object|str|tuple|type|None)"),
     (r"py:class", r"dict\[~.*|flask_bandit\.testing\.(proxy\.FaultProxy|forced\.Forcing)"),

@@ -159,7 +159,7 @@ class LinearModel:
         solved = inverse @ z
         gain = 1.0 + float(solved @ z)
         change = solved / gain
-        inverse -= np.multiply(solved[:, None], change, out=self._space)
+        inverse -= np.dot(solved[:, None], change[None, :], out=self._space)
         self._traces -= float(solved @ change)
         theta += (earned - float(theta @ z)) * change
         z *= earned

@@ -98,8 +98,8 @@ def evaluate(
 
     Between the arms that were eligible at each decision: a target that wants others too is
     renormalised. Self-normalised estimates are made by version and set of eligible arms and
-    averaged by their shares; strata with less than :data:`FEWEST` effective decisions are taken
-    together. Standard errors are clustered; that of DM does not know how wrong the model is.
+    averaged by their shares; strata with less than 30 effective decisions are taken together.
+    Standard errors are clustered; that of DM does not know how wrong the model is.
 
     :param batches: of the same arms
     :param target: policy to evaluate

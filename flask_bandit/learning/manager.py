@@ -209,11 +209,10 @@ class ExperimentManager:
             saved = back_up(self._books, folder, lease.n, lease.check)
             lease.check()
             self._require_champion(control)
+            # Before the change: if the process dies behind it, a rollback has to know.
+            lease.record(lambda record: replace(record, parent=control.model, backup=str(saved)))
             self._engine.change(self._name, "deploy", lease.n, by=self._by)
-            record = lease.finish(
-                lambda record: deployed(record, control.model, str(saved)),
-                lambda index: index.moved(control.model, REPLACED),
-            )
+            record = lease.finish(deployed, lambda index: index.moved(control.model, REPLACED))
         why = "it was forced" if force else "it is better than what served"
         return Deployment(True, why, record.n, record.evaluation, record.backup)
 
@@ -276,9 +275,7 @@ class ExperimentManager:
         if self._control().model != job.n:
             return self.deploy(job.n, **job.params)
         # It died between the deployment and saying so.
-        index = self._books.update(
-            lambda index: replace(index.moved(job.n, DONE[DEPLOY]), job=None)
-        )
+        index = self._books.update(lambda index: _served_already(index, job.n))
         record = index.get(job.n)
         judged = record.evaluation if record else None
         return Deployment(True, "it serves already", job.n, judged)
@@ -367,6 +364,14 @@ def _spending(judged: EvaluationRecord) -> tuple[Any, Any]:
         return replace(index, attempts=judged.attempt, judged_until=judged.until)
 
     return with_evaluation, spent
+
+
+def _served_already(index: Index, n: int) -> Index:
+    """Return what the process would have said that died after a deployment."""
+    record = index.get(n)
+    if record is not None:
+        index = index.put(deployed(record)).moved(record.parent, REPLACED)
+    return replace(index, job=None)
 
 
 def _not_judged(record: ModelRecord) -> ModelRecord:

@@ -227,20 +227,9 @@ class Index:
         )
 
 
-def deployed(record: ModelRecord, parent: int, backup: str) -> ModelRecord:
-    """Return the record of a model that serves from now on.
-
-    :param parent: what served before
-    :param backup: where everything was saved
-    """
-    return record.at(
-        DEPLOY,
-        DONE[DEPLOY],
-        parent=parent,
-        deployed_at=time.time(),
-        rolled_back_at=None,
-        backup=backup,
-    )
+def deployed(record: ModelRecord) -> ModelRecord:
+    """Return the record of a model that serves from now on."""
+    return record.at(DEPLOY, DONE[DEPLOY], deployed_at=time.time(), rolled_back_at=None)
 
 
 def valid_evaluation(record: ModelRecord | None, control: Control) -> EvaluationRecord | None:

@@ -210,7 +210,7 @@ class _Reader:
 def _is_by_context(control: Control, bandit: Bandit | None) -> bool:
     """Return whether decisions may have been made by context; a deployed model may do so."""
     was_deployed = any(what.split(" ", 1)[0] == "deploy" for _, what in control.history)
-    return bool(control.model) or (bandit is not None and bandit.is_contextual)
+    return bool(control.model) or was_deployed or (bandit is not None and bandit.is_contextual)
 
 
 def _in_play(found: BanditReport, control: Control) -> tuple[str, ...]:

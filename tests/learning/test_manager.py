@@ -27,6 +27,7 @@ from flask_bandit.learning import (
 from flask_bandit.learning.data import TrainingData
 from flask_bandit.learning.fitted import FixedModel
 from flask_bandit.learning.gate import error_rate
+from flask_bandit.learning.jobs import Lease
 from flask_bandit.learning.records import Index
 from flask_bandit.model import FloatArray, Stats
 from flask_bandit.storage import MemoryBanditStorage
@@ -463,13 +464,37 @@ def test_a_deployment_that_died_is_done_again(
     dead(experiment, engine, "deploy", 1, margin=0.0, force=True, least=0)
     done = experiment.resume()
     assert isinstance(done, Deployment)
-    assert done.deployed
-    # It may have died when nothing was left to do but say so.
-    dead(experiment, engine, "deploy", 1, margin=0.0, force=True, least=0)
+    assert (done.deployed, done.why) == (True, "it was forced")
+    assert experiment.status().job is None
+
+
+def test_a_process_that_dies_after_the_deployment_loses_nothing(
+    experiment: ExperimentManager, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for arm in ("trial", "discount", "bundle"):
+        experiment.train(Always(arm))
+    experiment.deploy(2, force=True)
+    before = books.Books(engine.storage, "offer")
+
+    def die(*args: Any, **kwargs: Any) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(Lease, "finish", die)
+    with pytest.raises(SystemExit):
+        experiment.deploy(3, force=True)
+    monkeypatch.undo()
+    assert engine.control("offer").model == 3
+    job = before.read().job
+    assert job is not None
+    before.update(lambda index: replace(index, job=replace(job, until=0.0)))
     done = experiment.resume()
     assert isinstance(done, Deployment)
     assert (done.deployed, done.why) == (True, "it serves already")
     assert experiment.status().job is None
+    assert [record.state for record in experiment.models()] == ["TRAINED", "REPLACED", "DEPLOYED"]
+    assert experiment.models()[2].deployed_at is not None
+    # Model 3 was trained before model 2 was deployed.
+    assert experiment.rollback() == 2
 
 
 def test_no_rollback_while_a_model_is_being_deployed(

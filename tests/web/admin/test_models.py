@@ -306,6 +306,21 @@ def test_a_refused_model_is_not_offered_again(shop: Flask) -> None:
     assert "<form" not in answer.text
 
 
+@pytest.mark.parametrize(
+    "changes", [{"lower": -0.001}, {"effective_size": 99.0}, {"champion": 5}, {"bandit_version": 2}]
+)
+def test_a_model_is_accepted_only_if_it_was_judged_better_than_what_serves(
+    shop: Flask, changes: dict[str, Any]
+) -> None:
+    assert models_of(shop).accepted == (1,)
+    record = models_of(shop).get(1)
+    assert record is not None
+    assert record.evaluation is not None
+    worse = replace(record, evaluation=replace(record.evaluation, **changes))
+    Books(app_state(shop).storage, "offer").update(lambda index: index.put(worse))
+    assert models_of(shop).accepted == ()
+
+
 def test_after_a_reset_what_was_judged_before_counts_no_more(shop: Flask) -> None:
     do(shop.test_client(), "reset", "offer")
     assert models_of(shop).accepted == ()
