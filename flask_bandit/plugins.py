@@ -202,10 +202,15 @@ def model_from(document: Mapping[str, Any]) -> Any:
     """Make a fitted policy of what a storage keeps of it.
 
     :param document: ``kind``, a built-in name or a dotted path, and ``params`` for its ``load``
-    :raises ConfigurationError: no such kind
+    :raises ConfigurationError: no such kind, or it names no class of models
     """
     kind = document["kind"]
     found = import_object(_MODELS.get(kind, kind))
+    # A document comes from the storage: it may choose among classes of models and nothing else.
+    if not (isinstance(found, type) and hasattr(found, "propensities") and hasattr(found, "load")):
+        raise ConfigurationError(
+            f"the stored kind of model {kind!r} is no class with load() and propensities()"
+        )
     return found.load(document["params"])
 
 

@@ -13,7 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_bandit import bandits
-from flask_bandit.algorithms import POLICIES, EpsilonGreedyPolicy, ThompsonPolicy, UniformPolicy
+from flask_bandit.algorithms import (
+    CONTEXTUAL_POLICIES,
+    POLICIES,
+    EpsilonGreedyPolicy,
+    ThompsonPolicy,
+    UniformPolicy,
+)
 from flask_bandit.bandit import FEW_ARMS, MAX_ARM_ID
 from flask_bandit.bandits import (
     AnnealingEpsilonGreedyBandit,
@@ -23,8 +29,12 @@ from flask_bandit.bandits import (
     Exp3Bandit,
     GaussianThompsonBandit,
     KLUCBBandit,
+    LinEpsilonGreedyBandit,
+    LinThompsonBandit,
+    LinUCBBandit,
     NaiveStochasticBandit,
     SoftmaxBandit,
+    SquareCBBandit,
     ThompsonBandit,
     UCB1Bandit,
     UCBTunedBandit,
@@ -47,6 +57,12 @@ BANDITS: dict[str, type[Bandit]] = {
     "thompson": ThompsonBandit,
     "gaussian_thompson": GaussianThompsonBandit,
     "exp3": Exp3Bandit,
+}
+CONTEXTUAL: dict[str, Any] = {
+    "lin_thompson": LinThompsonBandit,
+    "lin_ucb": LinUCBBandit,
+    "square_cb": SquareCBBandit,
+    "lin_epsilon_greedy": LinEpsilonGreedyBandit,
 }
 LARGEST = 1.0 - 2.0**-53
 
@@ -94,7 +110,7 @@ def _with_arms(bandit: Bandit, *arms: str) -> Bandit:
 def test_every_family_has_a_bandit() -> None:
     assert BANDITS.keys() == POLICIES.keys()
     classes = [c for c in vars(bandits).values() if isinstance(c, type) and issubclass(c, Bandit)]
-    assert set(classes) == set(BANDITS.values())
+    assert set(classes) == {*BANDITS.values(), *CONTEXTUAL.values()}
     for name, cls in BANDITS.items():
         assert type(cls().policy) is POLICIES[name]
         assert cls().policy_version == POLICIES[name]().version
@@ -103,7 +119,22 @@ def test_every_family_has_a_bandit() -> None:
         assert cls.__doc__
 
 
+def test_every_contextual_family_has_a_bandit() -> None:
+    assert CONTEXTUAL.keys() == CONTEXTUAL_POLICIES.keys()
+    for name, cls in CONTEXTUAL.items():
+        made: Any = cls({"x": "numeric"}, ridge=2.0, evaluation=0.1)
+        assert type(made.policy) is CONTEXTUAL_POLICIES[name]
+        assert made.policy_version == CONTEXTUAL_POLICIES[name]({"x": "numeric"}, ridge=2.0).version
+        assert made.options.evaluation == 0.1
+        assert made.is_contextual
+        assert not made.is_sticky
+        assert cls({"x": "numeric"}, sticky=True).is_sticky
+        assert cls.__doc__
+
+
 def test_parameters_reach_the_policy() -> None:
+    assert LinThompsonBandit({"x": "numeric"}, 0.7).policy.scale == 0.7  # type: ignore[attr-defined]
+    assert LinUCBBandit({"x": "numeric"}, alpha=2).policy.alpha == 2.0  # type: ignore[attr-defined]
     assert EpsilonGreedyBandit(0.2).policy_version == "epsilon_greedy(epsilon=0.2)"
     assert EpsilonGreedyBandit(epsilon=0.2).policy_version == "epsilon_greedy(epsilon=0.2)"
     assert SoftmaxBandit(tau=0.5).policy_version == "softmax(tau=0.5)"

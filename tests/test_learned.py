@@ -276,7 +276,17 @@ def test_a_model_may_draw_for_a_bandit_without_contexts() -> None:
     assert decision.propensities == pytest.approx({"a": 0.0025, "b": 0.9975})
 
 
-@pytest.mark.parametrize("document", [None, {}, {"kind": "no.such:Model", "params": {}}, fixed("")])
+@pytest.mark.parametrize(
+    "document",
+    [
+        None,
+        {},
+        {"kind": "no.such:Model", "params": {}},
+        {"kind": "json:loads", "params": "1"},
+        {"kind": "importlib:resources", "params": "x"},
+        fixed(""),
+    ],
+)
 def test_what_served_before_goes_on_where_a_model_cannot_be_had(
     document: dict[str, Any] | None, caplog: pytest.LogCaptureFixture
 ) -> None:

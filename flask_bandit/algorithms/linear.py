@@ -209,8 +209,7 @@ class SquareCBPolicy(LinearPolicy):
         """Return the closed form; arms that are equally good share the rest."""
         means = model.means(z)
         best = _best(means)
-        # Bounded, so that what divides stays a number.
-        gaps = np.minimum(np.maximum.reduce(means) - means, _LARGEST)
+        gaps = np.maximum.reduce(means) - means
         weight = self.gamma * math.sqrt(max(model.decisions, 0.0))
         result = np.where(best > 0.0, 0.0, 1.0 / (means.size + weight * gaps))
         result += best * (1.0 - np.add.reduce(result))

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 from ..analysis.digest import Digest
 from ..analysis.results import Results
-from ..bandits import Bandit
 from ..control import Control, lifetime
 from ..counting import goal_stats
 from ..errors import ConfigurationError
@@ -21,7 +20,7 @@ from ..learning.records import DEPLOY, REFUSED, Index, Job, ModelRecord, valid_e
 from ..model import ArmCounts, BanditKey
 from ..options import Options
 from ..plugins import import_object
-from .reports import BanditReport, Stored, report
+from .reports import BanditReport, Stored, is_by_context, report
 from .state import AppState
 
 MOST_UNREAD = 20_000
@@ -61,7 +60,8 @@ class Models:
     @property
     def before(self) -> int:
         """What served before the deployed model; 0 for the policy of the code."""
-        return next((each.parent for each in self.records if each.n == self.serving), 0)
+        record = self.get(self.serving)
+        return record.parent if record else 0
 
     def get(self, n: int) -> ModelRecord | None:
         """Return a model's record."""
@@ -164,7 +164,7 @@ class _Reader:
         stored = self.stored
         found, control = report(stored, name, version), stored.control(name)
         key = BanditKey(name, found.version)
-        by_context = _is_by_context(control, self.stored.bandits.get(name))
+        by_context = is_by_context(control, self.stored.bandits.get(name))
         rows = stored.rows(name, found.version)
         reading = self._digester.read(key, rows, control, most)
         results, why = None, ""
@@ -205,12 +205,6 @@ class _Reader:
         )
         results: Results = read_results(stats, digest, asked, with_series=with_series)
         return results
-
-
-def _is_by_context(control: Control, bandit: Bandit | None) -> bool:
-    """Return whether decisions may have been made by context; a deployed model may do so."""
-    was_deployed = any(what.split(" ", 1)[0] == "deploy" for _, what in control.history)
-    return bool(control.model) or was_deployed or (bandit is not None and bandit.is_contextual)
 
 
 def _in_play(found: BanditReport, control: Control) -> tuple[str, ...]:

@@ -86,7 +86,8 @@ class Stored:
 class Summary:
     """One bandit in a list.
 
-    :param best: the arm with the highest mean so far; ``None`` before the first reward
+    :param best: the arm with the highest mean so far; ``None`` before the first reward, and where
+        arms are chosen by context
     :param policy: name and parameters; ``None`` if the bandit is not in the code
     """
 
@@ -192,6 +193,12 @@ class BanditReport:
     history: tuple[Change, ...]
 
 
+def is_by_context(control: Control, bandit: Bandit | None) -> bool:
+    """Return whether decisions may have been made by context; a deployed model may do so."""
+    was_deployed = any(what.split(" ", 1)[0] == "deploy" for _, what in control.history)
+    return bool(control.model) or was_deployed or (bandit is not None and bandit.is_contextual)
+
+
 def summarise(stored: Stored, name: str) -> Summary:
     """Return what a list says about a bandit."""
     control, bandit = stored.control(name), stored.bandits.get(name)
@@ -202,7 +209,8 @@ def summarise(stored: Stored, name: str) -> Summary:
         if row.pulls and (bandit is None or control.holds(arm, bandit.arm_ids))
     ]
     best = max(in_play, key=lambda arm: sums[arm].mean, default=None)
-    if not any(sums[arm].rewards for arm in in_play):
+    # By context, the means are of those who like the arms.
+    if not any(sums[arm].rewards for arm in in_play) or is_by_context(control, bandit):
         best = None
     return Summary(
         name=name,

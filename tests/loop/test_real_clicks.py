@@ -180,7 +180,7 @@ def test_the_whole_loop(serve: Serve, wheel: Path, uri: str, tmp_path: Path) -> 
     assert_backup_is_from_before(loop, tmp_path)
     loop.replay(range(10 * VISITORS, 10 * VISITORS + LATER))
     loop.require_exact()
-    assert_it_drew_by_its_probabilities(loop)
+    assert_arms_were_drawn_by_their_probabilities(loop)
     assert_it_earns_more(loop)
     assert_a_worse_one_is_refused(loop)
     assert_rollback_under_load(loop, shop)
@@ -252,23 +252,24 @@ def assert_backup_is_from_before(loop: Loop, folder: Path) -> None:
     target.close()
 
 
-def assert_it_drew_by_its_probabilities(loop: Loop) -> None:
-    """The logged probabilities are the model's, and arms come as often as those say.
+def assert_arms_were_drawn_by_their_probabilities(loop: Loop) -> None:
+    """The logged probabilities are the policy's, and arms come as often as those say.
 
-    By chance one of five counts is 5 deviations away in one run of 300,000.
+    By chance one of ten counts is 5 deviations away in one run of 170,000.
     """
-    by_row = chances(loop, 1)
-    log = loop.log()
-    drawn = [seen for seen in loop.seen if is_by_model(log[seen.decision].decision, 1)]
-    assert len(drawn) >= LATER + WORKERS * ANSWERS_EACH
-    expected = np.array([by_row[seen.visitor % len(by_row)] for seen in drawn])
-    logged = [log[seen.decision].decision.propensities or {} for seen in drawn]
-    assert np.array([[row[arm] for arm in ARMS] for row in logged]) == pytest.approx(
-        expected, abs=1e-9
-    )
-    counts = np.array([sum(seen.arm == arm for seen in drawn) for arm in ARMS])
-    deviations = np.sqrt((expected * (1.0 - expected)).sum(axis=0))
-    assert (np.abs(counts - expected.sum(axis=0)) < 5.0 * deviations).all()
+    log, model = loop.log(), chances(loop, 1)
+    uniform = np.full(model.shape, 1.0 / len(ARMS))
+    for is_model, policy, least in ((False, uniform, VISITORS), (True, model, LATER)):
+        drawn = [s for s in loop.seen if is_by_model(log[s.decision].decision, 1) == is_model]
+        assert len(drawn) > least
+        expected = np.array([policy[seen.visitor % len(policy)] for seen in drawn])
+        logged = [log[seen.decision].decision.propensities or {} for seen in drawn]
+        assert np.array([[row[arm] for arm in ARMS] for row in logged]) == pytest.approx(
+            expected, abs=1e-9
+        )
+        counts = np.array([sum(seen.arm == arm for seen in drawn) for arm in ARMS])
+        deviations = np.sqrt((expected * (1.0 - expected)).sum(axis=0))
+        assert (np.abs(counts - expected.sum(axis=0)) < 5.0 * deviations).all()
 
 
 def is_by_model(decision: Decision, n: int) -> bool:

@@ -19,6 +19,7 @@ from ..pages import BanditPage, Models
 from ..state import AppState
 from .leaders import Axis, Bar, difference_writer, rate_writer
 from .numbers import Numbers
+from .tracks import ALL
 
 BACK = "back"
 """What a form says in place of a model's number, to let serve what served before."""
@@ -34,7 +35,7 @@ class ModelRow:
     :param state: how far it is, in small letters
     :param difference: how much more it is worth than what it was compared with; ``None`` if it was
         not judged
-    :param place: of its colour; one for all
+    :param place: of its colour, which is that of no arm
     """
 
     record: ModelRecord
@@ -43,7 +44,7 @@ class ModelRow:
     is_accepted: bool
     difference: Interval | None
     bar: Bar | None
-    place: int = 0
+    place: str = f"-{ALL}"
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,13 @@ from flask_bandit.web.admin.numbers import Numbers
 from flask_bandit.web.cli_leaderboard import plain
 from flask_bandit.web.cli_show import show_lines
 from flask_bandit.web.pages import BanditPage, read_page, read_pages
-from flask_bandit.web.reports import what_visitors_see
+from flask_bandit.web.reports import Stored, summarise, what_visitors_see
 from flask_bandit.web.state import app_state
 from tests.learning.shop import ARMS, FEATURES, make_bandit, write_log
 from tests.web.conftest import make_app
 
 from .made import made_page
-from .test_charts import values
+from .test_charts import HOSTILE, values
 from .test_context import changed, read, words
 
 RATES = {"green": 0.3, "red": 0.32}
@@ -256,6 +256,20 @@ def test_what_visitors_get_where_each_choice_is_made_anew() -> None:
         "everybody gets 'trial', the control, and nothing is counted"
     )
     assert what_visitors_see(closed, sticky).startswith("visitors keep their arms")
+
+
+def test_a_list_names_no_best_arm(storage: BanditStorage) -> None:
+    write_log(storage, 300, 1)
+    for bandit, has_best in ((thompson(), False), (make_bandit(), True)):
+        summary = summarise(Stored.read({"offer": bandit}, storage), "offer")
+        assert (summary.best is not None) is has_best
+
+
+def test_hostile_names_are_text() -> None:
+    page = made_page(dict.fromkeys(HOSTILE[:3], 0.4), 900, spans=4, by_context=True)
+    twin = results(page).twin
+    assert twin is not None
+    assert twin.best in [tag.text for tag in read(page).found("bdi")]
 
 
 def test_its_results_are_plain_json(storage: BanditStorage) -> None:
