@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .base import (
+    ARRAYS,
     Adjustment,
     BanditStorage,
     Commit,
@@ -16,10 +17,12 @@ from .base import (
     DecisionWrite,
     RewardWrite,
     StoredDigest,
+    arrays_adjustment,
 )
 from .codec import (
     clean_bandit,
     clean_commit,
+    clean_contexts,
     clean_control,
     clean_key,
     commit_from_record,
@@ -29,7 +32,7 @@ from .digests import digest_from_text, digest_text
 from .json_file import JSONBanditStorage
 from .ledger import Ledger
 from .memory import MemoryBanditStorage
-from .settle import Change, StoredReward, Touched, settle, touched
+from .settle import Change, StoredReward, Touched, grown, settle, touched
 from .sqlite import SQLiteBanditStorage
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from .zodb import ZODBBanditStorage
 
 __all__ = [
+    "ARRAYS",
     "Adjustment",
     "BanditStorage",
     "Change",
@@ -55,14 +59,17 @@ __all__ = [
     "StoredReward",
     "Touched",
     "ZODBBanditStorage",
+    "arrays_adjustment",
     "clean_bandit",
     "clean_commit",
+    "clean_contexts",
     "clean_control",
     "clean_key",
     "commit_from_record",
     "commit_to_record",
     "digest_from_text",
     "digest_text",
+    "grown",
     "settle",
     "touched",
 ]

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ..model import Decision, FloatArray, Reward, StatsDelta
 from .base import Adjustment, Commit, CommitResult, DecisionWrite, RewardWrite
 from .ledger import Ledger, Waiting, counts_only, total
+
+_Counted = TypeVar("_Counted", DecisionWrite, Adjustment)
 
 
 class CountKey(NamedTuple):
@@ -148,16 +150,20 @@ def settle(
     for write in commit.decisions:
         if write.decision.id not in decisions:
             new.setdefault(write.decision.id, write)
-    change.decisions = list(new.values())
+    change.decisions = [_without_terms(write) for write in new.values()]
     _add_rewards(change, commit, ledger, outcome.counted, before)
     items: dict[str, Adjustment] = {}
     for item in commit.adjustments:
         if item.id in outcome.new:
             items.setdefault(item.id, item)
-    change.adjustments = list(items.values())
+    change.adjustments = [_without_terms(item) for item in items.values()]
     change.counts = _sums(outcome.applied)
     change.arrays = _array_sums(outcome.applied)
     return change
+
+
+def _without_terms(item: _Counted) -> _Counted:
+    return replace(item, delta=counts_only(item.delta)) if item.delta.terms else item
 
 
 def grown(key: ArrayKey, stored: FloatArray | None, added: FloatArray) -> FloatArray:

@@ -201,7 +201,9 @@ def _options(options: Mapping[str, Any]) -> str:
     for name, value in options.items():
         if not value:
             continue
-        if isinstance(value, Mapping):
+        if name == "features":
+            value = " ".join(value)
+        elif isinstance(value, Mapping):
             value = " ".join(f"{goal}={mode}" for goal, mode in value.items())
         elif name in _SPANS:
             value = _span(value)

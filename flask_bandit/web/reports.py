@@ -277,13 +277,15 @@ def moment(at: float) -> str:
 
 def _options(bandit: Bandit) -> dict[str, Any]:
     options = {field.name: getattr(bandit.options, field.name) for field in fields(bandit.options)}
-    targeting = options["targeting"]
-    named = getattr(targeting, "__qualname__", repr(targeting))
+    for name in ("targeting", "context"):
+        called = options[name]
+        options[name] = None if called is None else getattr(called, "__qualname__", repr(called))
+    features = bandit.features
     return {
         **options,
         "floor": bandit.floor,
         "goals": dict(options["goals"]),
-        "targeting": None if targeting is None else named,
+        "features": None if features is None else features.spec(),
     }
 
 

@@ -6,7 +6,6 @@ Imports no database.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ..base import Adjustment, Commit, DecisionWrite, RewardWrite
@@ -16,7 +15,6 @@ from ..codec import (
     reward_write_from_record,
     reward_write_to_record,
 )
-from ..ledger import counts_only
 from ..settle import StoredReward
 
 
@@ -34,15 +32,13 @@ def dump(record: dict[str, Any]) -> str:
 
 
 def put_decision(row: Any, write: DecisionWrite) -> None:
-    """Put a decision and its increment into a row, without terms."""
-    kept = DecisionWrite(write.decision, counts_only(write.delta))
-    row["decision"] = dump(commit_to_record(Commit((kept,)))["decisions"][0])
+    """Put a decision and its increment into a row."""
+    row["decision"] = dump(commit_to_record(Commit((write,)))["decisions"][0])
 
 
 def adjustment_text(item: Adjustment) -> str:
-    """Write an adjustment as text, without terms."""
-    kept = replace(item, delta=counts_only(item.delta))
-    return dump(commit_to_record(Commit(adjustments=(kept,)))["adjustments"][0])
+    """Write an adjustment as text."""
+    return dump(commit_to_record(Commit(adjustments=(item,)))["adjustments"][0])
 
 
 def load_decision(row: Any) -> DecisionWrite | None:

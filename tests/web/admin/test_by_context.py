@@ -18,7 +18,7 @@ from flask_bandit.storage.base import BanditStorage
 from flask_bandit.web.admin.context import index_context
 from flask_bandit.web.admin.figures import figures
 from flask_bandit.web.admin.numbers import Numbers
-from flask_bandit.web.cli_leaderboard import plain
+from flask_bandit.web.cli_life import show
 from flask_bandit.web.cli_show import show_lines
 from flask_bandit.web.pages import BanditPage, read_page, read_pages
 from flask_bandit.web.reports import Stored, summarise, what_visitors_see
@@ -192,8 +192,8 @@ def of_offer(storage: BanditStorage, bandit: Bandit) -> BanditPage:
     return found
 
 
-def thompson() -> Bandit:
-    bandit = LinThompsonBandit(FEATURES)
+def thompson(**options: Any) -> Bandit:
+    bandit = LinThompsonBandit(FEATURES, **options)
     for arm in ARMS:
         bandit.add_arm(arm)
     return bandit
@@ -272,9 +272,17 @@ def test_hostile_names_are_text() -> None:
     assert twin.best in [tag.text for tag in read(page).found("bdi")]
 
 
-def test_its_results_are_plain_json(storage: BanditStorage) -> None:
+def test_the_command_line_shows_it_as_text_and_as_json(storage: BanditStorage) -> None:
     write_log(storage, 900, 1)
-    found = json.loads(json.dumps(plain(of_offer(storage, thompson()).results)))
-    assert found["twin"]["best"] in ARMS
-    assert found["twin"]["difference"]["low"] < found["twin"]["difference"]["high"]
-    assert found["series"][0]["rolling"]["method"] == "posterior"
+    app = make_app(MAB_STORAGE_ENGINE=storage)
+    add_bandit(app, "offer", thompson(context=dict))
+    found = json.loads(app.test_cli_runner().invoke(show, ["offer", "--json"]).stdout)
+    twin = found["results"]["twin"]
+    assert twin["best"] in ARMS
+    assert twin["difference"]["low"] < twin["difference"]["high"]
+    assert found["results"]["series"][0]["rolling"]["method"] == "posterior"
+    assert found["options"]["features"].keys() == FEATURES.keys()
+    assert found["options"]["context"] == "dict"
+    text = app.test_cli_runner().invoke(show, ["offer"]).output
+    assert twin["sentence"] in " ".join(text.split())
+    assert "features age country" in " ".join(text.split())
