@@ -193,6 +193,30 @@ def test_both_ways_to_learn_are_the_same() -> None:
     assert by_delta.residual_deviation == pytest.approx(by_row.residual_deviation, rel=1e-9)
 
 
+def test_what_a_choice_has_worked_out_is_used_for_that_choice_only() -> None:
+    events = some_events(60)
+    plain, asked = fitted(events[:48]), fitted(events[:48])  # no new map until 72
+    other = asked.vector(events[0][1])
+    for number, (arm, context, value) in enumerate(events[48:]):
+        plain.learn_at(arm, plain.vector(context), value)
+        y = asked.vector(context)
+        asked.variances(asked.standardised(y))
+        if number % 3 == 1:  # another choice comes between
+            asked.variances(asked.standardised(other))
+        if number % 3 == 2:  # and another one is learned
+            asked.learn_at(arm, other, 0.5)
+            plain.learn_at(arm, other, 0.5)
+            asked.variances(asked.standardised(y))
+        if number % 4 == 3:
+            asked.learn_at(arm, y, value)
+            plain.learn_at(arm, y, value)
+        asked.learn_at(arm, y, value)
+        z = plain.standardised(y)
+        assert asked.means(z) == pytest.approx(plain.means(z), rel=1e-12)
+        assert asked.variances(z) == pytest.approx(plain.variances(z), rel=1e-12)
+    assert asked.residual_deviation == pytest.approx(plain.residual_deviation, rel=1e-12)
+
+
 def test_other_arms_and_arrays_are_passed_over() -> None:
     events = some_events(40)
     model, z = fitted(events), np.ones(POLICY.features.dimension + 1)

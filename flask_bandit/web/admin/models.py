@@ -35,6 +35,7 @@ class ModelRow:
     :param state: how far it is, in small letters
     :param difference: how much more it is worth than what it was compared with; ``None`` if it was
         not judged
+    :param worth: what it would have earned per decision, likewise
     :param place: of its colour, which is that of no arm
     """
 
@@ -43,6 +44,7 @@ class ModelRow:
     is_serving: bool
     is_accepted: bool
     difference: Interval | None
+    worth: Interval | None
     bar: Bar | None
     place: str = f"-{ALL}"
 
@@ -94,6 +96,7 @@ def model_table(page: BanditPage, numbers: Numbers) -> ModelTable | None:
             is_serving=each.n == models.serving,
             is_accepted=each.n in models.accepted,
             difference=found[each.n],
+            worth=_worth(each.evaluation),
             bar=axis.bar(found[each.n]),
         )
         for each in reversed(models.records)
@@ -195,11 +198,16 @@ def subject_of_model(models: Models, given: str | None, seen: str | None) -> str
 
 
 def _difference(judged: EvaluationRecord | None) -> Interval | None:
-    if judged is None:
-        return None
-    reach = NormalDist().inv_cdf((1.0 + LEVEL) / 2.0) * judged.standard_error
-    low, high = judged.difference - reach, judged.difference + reach
-    return Interval(judged.difference, low, high, LEVEL, WEIGHTED)
+    return None if judged is None else _interval(judged.difference, judged.standard_error)
+
+
+def _worth(judged: EvaluationRecord | None) -> Interval | None:
+    return None if judged is None else _interval(judged.value, judged.value_error)
+
+
+def _interval(value: float, error: float) -> Interval:
+    reach = NormalDist().inv_cdf((1.0 + LEVEL) / 2.0) * error
+    return Interval(value, value - reach, value + reach, LEVEL, WEIGHTED)
 
 
 def _state(state: str) -> str:

@@ -46,6 +46,7 @@ JUDGED = EvaluationRecord(
     clusters=4200,
     left_out="none",
     value=0.21,
+    value_error=0.01,
     champion_value=0.18,
     difference=0.03,
     standard_error=0.01,
@@ -92,9 +93,15 @@ def test_each_model_has_a_row_the_newest_first() -> None:
     failed, judged, serving = (re.sub(r"\s+", " ", row.text) for row in rows)
     assert "failed" in failed
     assert "not judged" in failed
-    for told in ("+3.00%", "+1.04% to +4.96%", "+0.57%", "error rate 0.8%", "21.00%"):
+    for told in ("+3.00%", "+1.04% to +4.96%", "+0.57%", "21.00%", "19.04% to 22.96%"):
         assert told in judged
-    for told in ("against 18.00%", "4,200", "as good as 1,850 of its own", "evaluated"):
+    for told in (
+        "error rate 0.8%",
+        "against 18.00%",
+        "4,200",
+        "as good as 1,850 of its own",
+        "evaluated",
+    ):
         assert told in judged
     for told in ("serves", "ridge, by cron", "learned from 12,577 decisions, Nov 1", "deployed"):
         assert told in serving
