@@ -23,7 +23,7 @@ from rich.progress import track
 from rich.table import Table
 
 from flask_bandit.analysis.logged import Logged
-from flask_bandit.analysis.paired import Paired, compare, power
+from flask_bandit.analysis.paired import compare, power
 from flask_bandit.analysis.reward_models import RidgeModel
 from flask_bandit.features import Features
 from flask_bandit.model import FloatArray
@@ -34,7 +34,7 @@ EXPLORES = 0.2
 """Share of its choices that a policy spreads evenly."""
 TRAINED = 900
 JUDGED = 100, 400, 1600
-BETTER, WORSE, SAME = "better", "worse", "no better"
+BETTER, WORSE = "better", "worse"
 GATES = "two scores", "paired, 95 %"
 LOOKS = 20
 ALPHA = 0.05
@@ -95,9 +95,9 @@ def score(batch: Logged, chances: FloatArray) -> float:
     return float(np.mean(batch.reward * batch.taken(chances) / batch.propensity))
 
 
-def attempt(world: World, judged: int, case: str) -> tuple[bool, bool, Paired]:
-    """Judge one candidate; return what the gates say, and the comparison."""
-    blurs = {BETTER: (1.0, 0.3), WORSE: (0.3, 1.0), SAME: (0.6, 0.6)}[case]
+def attempt(world: World, judged: int, case: str) -> tuple[bool, bool]:
+    """Judge one candidate; return what the gates say."""
+    blurs = {BETTER: (1.0, 0.3), WORSE: (0.3, 1.0)}[case]
     champion, candidate = (world.idea(blur) for blur in blurs)
     trained = world.log(TRAINED, champion)
     model = RidgeModel(FEATURES, len(ARMS), folds=1)
@@ -112,7 +112,7 @@ def attempt(world: World, judged: int, case: str) -> tuple[bool, bool, Paired]:
         model=model,
         alpha=ALPHA,
     )
-    return by_scores, paired.is_better(), paired
+    return by_scores, paired.is_better()
 
 
 def gates(runs: int, seed: int) -> Table:
@@ -125,7 +125,7 @@ def gates(runs: int, seed: int) -> Table:
             deployed = np.zeros(2)
             for run in track(range(runs), f"{judged} {case}", transient=True):
                 world = World(np.random.default_rng([seed, judged, run]))
-                deployed += attempt(world, judged, case)[:2]
+                deployed += attempt(world, judged, case)
             shares = [f"{share:.0%}" for share in deployed / runs]
             table.add_row(str(judged), case, *shares)
     return table

@@ -81,6 +81,14 @@ class Bandit:
             )
         self.policy = policy
         self.options = Options.parse(options).for_policy(policy)
+        self.features: Features | None = self.options.features
+        """What is known at a choice; ``None`` for a bandit without contexts."""
+        # Attributes, since each request asks for them.
+        self.is_contextual = bool(getattr(policy, "contextual", False))
+        """Whether the policy's probabilities depend on the context."""
+        sticky = self.options.sticky
+        self.is_sticky = not self.is_contextual if sticky is None else sticky
+        """Whether visitors keep their arm; else each request makes a choice of its own."""
         self._has_own = type(self).propensities is not Bandit.propensities
         self._of_few = None if self._has_own else plain_propensities(policy)
         self._arms: dict[str, Arm] = {}
@@ -128,22 +136,6 @@ class Bandit:
     def floor(self) -> float:
         """The share of the traffic that is spread evenly."""
         return self.options.share(len(self._arms))
-
-    @property
-    def is_contextual(self) -> bool:
-        """Whether the policy's probabilities depend on the context."""
-        return bool(getattr(self.policy, "contextual", False))
-
-    @property
-    def is_sticky(self) -> bool:
-        """Whether visitors keep their arm; else each request makes a choice of its own."""
-        sticky = self.options.sticky
-        return not self.is_contextual if sticky is None else sticky
-
-    @property
-    def features(self) -> Features | None:
-        """What is known at a choice; ``None`` for a bandit without contexts."""
-        return self.options.features
 
     @property
     def policy_version(self) -> str:
@@ -266,16 +258,22 @@ class Bandit:
         :param chances: eligible arms -> probabilities, in place of what the policy makes of the
             sums
         """
-        if chances is None:
-            sums = learned_sums(self.options, counts, now)
+        if chances is not None:
+            return self._table(counts, chances, drawing)
+        sums = learned_sums(self.options, counts, now)
 
-            def chances(arms: tuple[str, ...]) -> Sequence[float]:
-                return self._policy_values(arms, sums)
+        def own(arms: tuple[str, ...]) -> Sequence[float]:
+            return self._policy_values(arms, sums)
 
-        return self._table(counts, chances, drawing)
+        return self._table(counts, own, drawing, is_floored=self._has_own)
 
     def _table(
-        self, counts: ArmCounts, chances: Chances, drawing: Mapping[str, float] | None = None
+        self,
+        counts: ArmCounts,
+        chances: Chances,
+        drawing: Mapping[str, float] | None = None,
+        *,
+        is_floored: bool = False,
     ) -> DrawTable:
         arms, options = self.arm_ids if drawing is None else tuple(drawing), self.options
         values = chances(arms)
@@ -285,7 +283,7 @@ class Bandit:
         if options.burn_in:
             pulls = [counts.get(arm, _NO_SUMS).get("pulls", 0) for arm in arms]
             values = stages[BURN_IN] = burnt_in(values, pulls, options.burn_in)
-        if not self._has_own:
+        if not is_floored:
             values = stages[FLOOR] = floored(values, options.share(len(arms)))
         return DrawTable.of(arms, values, stages)
 
@@ -323,7 +321,9 @@ class Bandit:
                 self._prepared = self.prepare(arms, self._counts, self._arrays)
             return self.plain(self._prepared.propensities(context), arms)
 
-        table = self._table(self._counts, chances)
+        table = self._table(
+            self._counts, chances, is_floored=self._has_own and not self.is_contextual
+        )
         arm = table.draw((random if rng is None else rng).random())
         self._last[arm] = self._decision(arm, table.propensities, context)
         return {**self[arm], "propensity": table.propensities[arm]}

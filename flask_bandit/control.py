@@ -195,6 +195,10 @@ def weigh(control: Control, arms: Sequence[str], weights: Mapping[str, float | N
 def deploy(control: Control, arms: Sequence[str], model: int) -> Control:
     """Let a trained model draw the arms; 0 for the policy of the code."""
     _refuse(control, "given another model", ARCHIVED)
+    if not _is_model(model):
+        raise LifecycleError(
+            f"the model is {model!r}; write its number, or 0 for the policy of the code"
+        )
     return replace(control, model=model)
 
 
@@ -305,6 +309,10 @@ def _is_entry(value: Any) -> bool:
     return is_pair and _is_number(value[0], 0.0, _LATEST) and isinstance(value[1], str)
 
 
+def _is_model(value: Any) -> bool:
+    return isinstance(value, int) and _is_number(value, 0, 2**31)
+
+
 _LATEST = 253402300799.0
 """The end of the year 9999, in seconds since the epoch."""
 _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
@@ -320,10 +328,7 @@ _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
         lambda value: isinstance(value, Mapping) and all(map(_is_weight, value.values())),
     ),
     "removed": ("list of arms", lambda value: _is_list(value, lambda arm: isinstance(arm, str))),
-    "model": (
-        "number of a model",
-        lambda value: isinstance(value, int) and _is_number(value, 0, 2**31),
-    ),
+    "model": ("number of a model", _is_model),
     "closed_until": ("time", lambda value: _is_number(value, 0.0, _LATEST)),
     "history": ("history", lambda value: _is_list(value, _is_entry)),
 }

@@ -51,7 +51,7 @@ def decision_delta(policy: PolicyProtocol, options: Options, decision: Decision)
         return pull
     if is_for_evaluation(options, decision):
         return _set_apart(options, pull)
-    learned = policy.on_decision(decision)
+    learned = _learnable(policy, decision, policy.on_decision(decision))
     prefix = _prefix(options, decision)
     return pull + _prefixed(learned, prefix) if prefix else learned
 
@@ -74,7 +74,7 @@ def reward_delta(
         return StatsDelta({decision.arm: {**exact, **late}})
     if is_for_evaluation(options, decision):
         return _set_apart(options, StatsDelta({decision.arm: exact}))
-    learned = policy.on_reward(decision, reward.value)
+    learned = _learnable(policy, decision, policy.on_reward(decision, reward.value))
     prefix = _prefix(options, decision)
     return StatsDelta({decision.arm: exact}) + _prefixed(learned, prefix) if prefix else learned
 
@@ -108,7 +108,8 @@ def mature_delta(
 
     :param total: what it earned within the window
     """
-    return _prefixed(policy.on_mature(decision, total), _prefix(options, decision))
+    learned = _learnable(policy, decision, policy.on_mature(decision, total))
+    return _prefixed(learned, _prefix(options, decision))
 
 
 def needs_decision(policy: PolicyProtocol, options: Options, decision_id: str, goal: str) -> bool:
@@ -117,7 +118,7 @@ def needs_decision(policy: PolicyProtocol, options: Options, decision_id: str, g
         return False
     if options.reward_window is not None or options.half_life is not None:
         return True
-    if options.evaluation > 0.0:
+    if options.evaluation > 0.0 or getattr(policy, "contextual", False):
         return True
     return bool(getattr(policy, "reward_needs_decision", False))
 
@@ -149,6 +150,15 @@ def learned_arrays(options: Options, arrays: ArmArrays) -> ArmArrays:
         }
         for arm, row in arrays.items()
     }
+
+
+def _learnable(policy: PolicyProtocol, decision: Decision, learned: StatsDelta) -> StatsDelta:
+    """Leave out terms where the context is gone, as that of a visitor who was erased.
+
+    A term of a reward has to be of the same context as that of its decision.
+    """
+    is_gone = decision.context is None and getattr(policy, "contextual", False)
+    return StatsDelta(learned.counts) if is_gone else learned
 
 
 def _set_apart(options: Options, exact: StatsDelta) -> StatsDelta:

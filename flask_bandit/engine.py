@@ -153,7 +153,7 @@ class Engine:
         snapshot = self._fresh_snapshot(attempt)
         if snapshot is None:
             return None
-        if not (bandit.is_contextual or control.model):
+        if not (bandit.is_contextual or control.model or name in self._learned.serving):
             return snapshot.table(name, bandit, control), bandit.policy_version
         counts = snapshot.counts(BanditKey(name, control.version))
         chances = self._learned.chances(name, control, counts, context, attempt)
@@ -177,7 +177,8 @@ class Engine:
         :param visitor: what the decision's id is made of, see :func:`hash_decision`
         :param reassigned: how often the visitor was re-assigned before
         :param subject: pseudonym to store with the decision
-        :param context: features of the choice, checked; they are stored with the decision
+        :param context: features of the choice, checked; they are stored with the decision, as an
+            empty context if left out
         :return: ``None`` while the storage is down
         """
         bandit, control = self.bandits[name], self.control(name, attempt)
@@ -193,6 +194,9 @@ class Engine:
         if drawing is None:
             return None
         table, policy = drawing
+        if context is None and bandit.features is not None:
+            # Nothing was known. None is for what is not known any more.
+            context = {}
         id_, uniform = hash_decision(visitor, name, control.version, reassigned)
         return Decision(
             id=id_ + HELD_OUT if held_out else id_,
@@ -314,12 +318,15 @@ class Engine:
         """Return the decisions that rewards are learned with, read in one go where needed."""
         if not rewards:
             return {}
-        known = {decision.id: decision for decision in decisions}
+        sent = {decision.id: decision for decision in decisions}
         missing = {
             reward.decision_id
             for reward in rewards
-            if reward.decision_id not in known and self._needs_decision(reward)
+            if reward.decision_id not in sent and self._needs_decision(reward)
         }
+        # The stored decision may have another context than the one that is sent, so a reward of
+        # the same commit is counted once it is known which of them it is.
+        known = {id_: d for id_, d in sent.items() if not self.bandits[d.bandit].is_contextual}
         if missing:
             read = self.get_decisions(missing, attempt)
             if read is None:

@@ -227,8 +227,8 @@ class Features:
         """
         if not isinstance(context, Mapping):
             raise ConfigurationError(
-                f"the context is {context!r}; give a mapping from the features' names to values, "
-                f"such as {{{self.names[0]!r}: ...}}"
+                f"the context is a {type(context).__name__}; give a mapping from the features' "
+                f"names to values, such as {{{self.names[0]!r}: ...}}"
             )
         result: dict[str, Any] = {}
         for name, value in context.items():
@@ -263,6 +263,8 @@ class Features:
         return result[:-1]
 
     def _unknown(self, name: Any) -> ConfigurationError:
+        # It may be a visitor's, and of any length.
+        name = name[:MAX_NAME] if isinstance(name, str) else name
         close = difflib.get_close_matches(name, self.names, n=1) if isinstance(name, str) else []
         return ConfigurationError(
             f"the context has {name!r}, which is no feature of the bandit; "

@@ -19,7 +19,9 @@ from .bandits import Bandit
 from .breaker import Attempt, Call
 from .control import Control
 from .counting import learned_arrays, learned_sums
+from .errors import ConfigurationError
 from .model import ArmArrays, ArmCounts, Arrays, BanditKey, Stats
+from .options import is_clean
 from .plugins import model_from
 from .storage.base import BanditStorage, StoredDigest
 
@@ -61,9 +63,50 @@ class Guard(Protocol):
 class _Ready(NamedTuple):
     """A policy that is prepared for a bandit's eligible arms."""
 
+    key: BanditKey
     arms: tuple[str, ...]
     arrays: ArmArrays
     prepared: Prepared
+
+
+class Serving:
+    """A deployed model.
+
+    :param policy: what its document made
+    :raises AttributeError, ConfigurationError: it has no version, or one that no storage takes
+    """
+
+    def __init__(self, bandit: str, number: int, policy: Any) -> None:
+        version = str(policy.version)
+        if not is_clean(version):
+            raise ConfigurationError(f"its version is {version!r}; write it without controls")
+        self.number = number
+        self.version = f"{MODEL}{number}:{version}"
+        self._bandit = bandit
+        self._policy = policy
+        self._has_failed = False
+
+    def chances(
+        self,
+        bandit: Bandit,
+        arms: tuple[str, ...],
+        counts: ArmCounts,
+        context: Mapping[str, Any] | None,
+    ) -> Sequence[float]:
+        """Return one probability per arm; all the same where the model gives none."""
+        try:
+            values = self._policy.propensities(Stats.from_counts(arms, counts), context)
+            return bandit.plain(np.asarray(values, dtype=np.float64), arms)
+        except Exception:
+            if not self._has_failed:
+                self._has_failed = True
+                logger.exception(
+                    "The model %d of the bandit %r failed, so every arm is as probable; roll it "
+                    "back. This is logged once",
+                    self.number,
+                    self._bandit,
+                )
+            return [1.0 / len(arms)] * len(arms)
 
 
 class Learned:
@@ -82,10 +125,10 @@ class Learned:
         self._lock = threading.Lock()
         self._arrays: Arrays | None = None
         self._read_at = 0.0
-        self._ready: dict[BanditKey, _Ready] = {}
-        self._models: dict[tuple[str, int], Any] = {}
-        self._serving: dict[str, tuple[int, Any]] = {}
-        self._tried: dict[tuple[str, int], float] = {}
+        self._ready: dict[str, _Ready] = {}
+        self.serving: dict[str, Serving] = {}
+        """bandit -> the model that served last, until the policy of the code is back"""
+        self._tried: dict[str, tuple[int, float]] = {}
 
     def chances(
         self,
@@ -99,14 +142,9 @@ class Learned:
 
         :param counts: the bandit's sums, for a policy that is prepared now
         """
-        bandit = self._bandits[name]
-        if control.model:
-            number, model = self.model(name, control.model, attempt)
-            if model is not None:
-                return Chances(
-                    f"{MODEL}{number}:{model.version}",
-                    lambda arms: _of_model(model, bandit, arms, counts, context),
-                )
+        bandit, model = self._bandits[name], self._model(name, control.model, attempt)
+        if model is not None:
+            return Chances(model.version, lambda arms: model.chances(bandit, arms, counts, context))
         if not bandit.is_contextual:
             return None
         key, arrays = BanditKey(name, control.version), self._fresh_arrays(attempt)
@@ -117,33 +155,32 @@ class Learned:
 
         return Chances(bandit.policy_version, of)
 
-    def model(self, name: str, number: int, attempt: Attempt) -> tuple[int, Any]:
-        """Return a deployed model with its number, or the one that served before it.
-
-        :return: (0, ``None``) if there is none that can be had
-        """
-        serving = self._serving.get(name, (0, None))
-        if serving[0] == number:
+    def _model(self, name: str, number: int, attempt: Attempt) -> Serving | None:
+        """Return a deployed model, or what served before it where it cannot be had."""
+        if not number:
+            self.serving.pop(name, None)
+            return None
+        serving = self.serving.get(name)
+        if serving is not None and serving.number == number:
             return serving
-        key = (name, number)
-        if key not in self._models and time.monotonic() - self._tried.get(key, -RETRY) >= RETRY:
+        tried, at = self._tried.get(name, (0, 0.0))
+        if tried != number or time.monotonic() - at >= RETRY:
+            self._tried[name] = number, time.monotonic()
             self._load(name, number, attempt)
-        if key in self._models:
-            serving = self._serving[name] = (number, self._models[key])
-        return serving
+        return self.serving.get(name)
 
     def _load(self, name: str, number: int, attempt: Attempt) -> None:
         def ask(timeout: float) -> tuple[StoredDigest | None]:
             return (self._storage.read_digest(model_key(name, number), timeout),)
 
-        self._tried[name, number] = time.monotonic()
         found = self._guard(ask, attempt, Call.READ)
         if found is None:
             return
         try:
             if found[0] is None:
                 raise LookupError("the storage does not have it")
-            self._models[name, number] = model_from(found[0].state)
+            self.serving[name] = Serving(name, number, model_from(found[0].state))
+            self._tried.pop(name, None)
         except Exception as error:  # whatever a stored model holds, the page is still answered
             logger.error(
                 "The model %d of the bandit %r cannot be loaded, so what served before goes on; "
@@ -156,7 +193,7 @@ class Learned:
     def _fresh_arrays(self, attempt: Attempt) -> Arrays:
         arrays = self._arrays
         is_due = arrays is None or time.monotonic() - self._read_at >= self._ttl
-        if is_due and self._lock.acquire(blocking=arrays is None):
+        if is_due and self._may_read(attempt):
             try:
                 if self._arrays is None or time.monotonic() - self._read_at >= self._ttl:
                     read = self._guard(self._storage.read_arrays, attempt, Call.READ)
@@ -166,6 +203,13 @@ class Learned:
                 self._lock.release()
         return self._arrays or {}
 
+    def _may_read(self, attempt: Attempt) -> bool:
+        """Take the lock; who has nothing yet waits for whoever reads, within their deadline."""
+        if self._arrays is not None:
+            return self._lock.acquire(blocking=False)
+        with attempt as seconds:
+            return self._lock.acquire(timeout=seconds)
+
     def _prepared(
         self,
         key: BanditKey,
@@ -174,36 +218,23 @@ class Learned:
         counts: ArmCounts,
         arrays: ArmArrays,
     ) -> Prepared:
-        ready = self._ready.get(key)
-        if ready is not None and ready.arms == arms and _equal(ready.arrays, arrays):
-            return ready.prepared
+        ready = self._ready.get(key.bandit)
+        if ready is not None and ready.key == key and ready.arms == arms:
+            if ready.arrays is arrays:
+                return ready.prepared
+            if _equal(ready.arrays, arrays):
+                # Those of the last reading, so that the next choice need not compare them.
+                self._ready[key.bandit] = ready._replace(arrays=arrays)
+                return ready.prepared
         sums = learned_sums(bandit.options, counts, time.time())
         prepared = bandit.prepare(arms, sums, learned_arrays(bandit.options, arrays))
-        self._ready[key] = _Ready(arms, arrays, prepared)
+        self._ready[key.bandit] = _Ready(key, arms, arrays, prepared)
         return prepared
 
 
-def _of_model(
-    model: Any,
-    bandit: Bandit,
-    arms: tuple[str, ...],
-    counts: ArmCounts,
-    context: Mapping[str, Any] | None,
-) -> Sequence[float]:
-    try:
-        values = model.propensities(Stats.from_counts(arms, counts), context)
-        return bandit.plain(values, arms)
-    except Exception:
-        logger.exception("A deployed model failed, so every arm is as probable; roll it back")
-        return [1.0 / len(arms)] * len(arms)
-
-
 def _equal(mine: ArmArrays, other: ArmArrays) -> bool:
-    return mine is other or (
-        mine.keys() == other.keys()
-        and all(
-            row.keys() == other[arm].keys()
-            and all(np.array_equal(array, other[arm][name]) for name, array in row.items())
-            for arm, row in mine.items()
-        )
+    return mine.keys() == other.keys() and all(
+        row.keys() == other[arm].keys()
+        and all(np.array_equal(array, other[arm][name]) for name, array in row.items())
+        for arm, row in mine.items()
     )

@@ -191,7 +191,8 @@ class Decision:
     :param policy_version: name and parameters of the policy that gave the probabilities; empty
         where the decision's details were pruned
     :param at: seconds since the epoch, UTC
-    :param context: the features that the arm was chosen by, as the app gave them
+    :param context: the features that the arm was chosen by, as the app gave them; ``None`` where
+        the bandit has no features, or the context was erased or pruned
     """
 
     id: str

@@ -27,6 +27,8 @@ GRACE = 5.0
 """Seconds that a window stays open longer, for rewards on their way and clocks that differ."""
 BATCH = 200
 """Decisions that enter learning in one commit."""
+REDACTED = 5000
+"""Decisions that lose their private features at once: a storage may have to write a file anew."""
 PATIENCE = 30.0
 """Seconds that one commit may take."""
 
@@ -67,15 +69,20 @@ class WindowCloser:
         storage, until = self._engine.storage, _due(window)
         since = 0.0 if again else self._engine.control(name).closed_until
         entries, closed = storage.iter_log(name, since=since, until=until), 0
+        rests: dict[str, Mapping[str, Any]] = {}
         while batch := tuple(islice(entries, BATCH)):
             started = time.monotonic()
             adjustments = tuple(self._adjustments(name, window, batch))
             closed += len(storage.commit(Commit(adjustments=adjustments), PATIENCE).new)
-            if rests := self._without_private(name, batch):
+            rests.update(self._without_private(name, batch))
+            if len(rests) >= REDACTED:
                 storage.redact(rests, PATIENCE)
+                rests.clear()
             # As long again for visitors' commits, since who asks again at once comes first.
             time.sleep(time.monotonic() - started)
             progress(len(batch))
+        if rests:
+            storage.redact(rests, PATIENCE)
 
         def mark(control: Control) -> Control:
             return replace(control, closed_until=max(until, control.closed_until))

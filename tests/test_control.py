@@ -165,6 +165,12 @@ def test_who_keeps_an_arm() -> None:
     assert [control.holds(arm, ARMS) for arm in ("a", "b", "c", "d")] == [True, False, True, False]
 
 
+@pytest.mark.parametrize("model", [-1, True, 1.5, "3", 2**40])
+def test_what_is_no_number_of_a_model_is_not_deployed(model: Any) -> None:
+    with pytest.raises(LifecycleError, match="write its number, or 0"):
+        do(Control(), "deploy", model)
+
+
 # What is stored
 
 TEXTS = st.text(max_size=5)
@@ -177,6 +183,7 @@ CONTROLS = st.builds(
     weights=st.dictionaries(TEXTS, st.just(0.0) | st.floats(1e-6, 1e6)),
     removed=st.lists(TEXTS).map(tuple),
     closed_until=st.floats(0.0, 1e10),
+    model=st.integers(0, 99),
     history=st.lists(st.tuples(st.floats(0.0, 1e10), TEXTS)).map(tuple),
 )
 

@@ -281,7 +281,7 @@ def test_what_is_missing_is_not_logged(value: Any) -> None:
         ({"query": 7}, "the feature 'query' is a int; give a text, a list of texts, or None"),
         ({"query": ["a", 7]}, "the feature 'query' is a list; give a text, a list of texts"),
         ({"query": b"a"}, "the feature 'query' is a bytes; give a text"),
-        ("age", "the context is 'age'; give a mapping"),
+        ("age", "the context is a str; give a mapping"),
     ],
     ids=lambda value: repr(value)[:40],
 )
@@ -295,6 +295,15 @@ def test_what_is_wrong_is_told_without_the_value() -> None:
     with pytest.raises(ConfigurationError) as told:
         FEATURES.clean({"age": "Jane Doe"})
     assert "Jane" not in str(told.value)
+    with pytest.raises(ConfigurationError) as told:
+        FEATURES.clean(["Jane Doe"])  # type: ignore[arg-type]
+    assert "Jane" not in str(told.value)
+
+
+def test_of_a_huge_name_the_beginning_is_told() -> None:
+    with pytest.raises(ConfigurationError) as told:
+        FEATURES.clean({"x" * 1_000_000: 1.0})
+    assert len(str(told.value)) < 500
 
 
 values = st.recursive(

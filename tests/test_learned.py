@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from flask_bandit.algorithms import Policy
+from flask_bandit.algorithms import LinThompsonPolicy, Policy
 from flask_bandit.bandit import Bandit
 from flask_bandit.breaker import Attempt
 from flask_bandit.counting import learned_sums
@@ -136,6 +138,48 @@ def test_a_decision_and_its_reward_are_learned_with_the_context() -> None:
     assert arrays["liked"].tolist() == [6.0]
 
 
+@pytest.mark.parametrize("context", [{"x": 3.0}, None])
+def test_a_reward_for_whom_was_erased_is_not_learned_with_another_context(
+    context: dict[str, Any] | None,
+) -> None:
+    policy = LinThompsonPolicy({"x": "numeric"})
+    bandit = Bandit(policy)
+    bandit.add_arm("a")
+    engine = engine_of(bandit)
+    kept, gone = decide(engine, "v1", context), decide(engine, "v2", context)
+    commit(engine, kept, 1.0)
+    commit(engine, gone)
+    before = learned(engine)["a"]
+    assert engine.erase([gone.id], engine.attempt())
+    engine.commit([], [earned(gone, 1.0)], engine.attempt())
+    assert engine.stats()["offer"]["a"].rewards == 2
+    after = learned(engine)["a"]
+    assert {name: array.tolist() for name, array in after.items()} == {
+        name: array.tolist() for name, array in before.items()
+    }
+    # Who was never asked for a context is learned from: all of it is missing.
+    assert len(after) == 2
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_a_reward_is_learned_with_the_context_that_is_stored(is_stored: bool) -> None:
+    """As of a visitor whose two windows draw the same arm at once, by different contexts."""
+    engine = engine_of(offer())
+    first = decide(engine, "v", {"x": 3.0})
+    if is_stored:
+        commit(engine, first)
+    again = replace(first, context={"x": 5.0})
+    result = engine.commit([again], [earned(again, 2.0)], engine.attempt())
+    assert result is not None
+    arrays = learned(engine)[first.arm]
+    x = 3.0 if is_stored else 5.0
+    assert {name: array.tolist() for name, array in arrays.items()} == {
+        "seen": [x * x],
+        "liked": [2.0 * x],
+    }
+    assert engine.stats()["offer"][first.arm].rewards == 1
+
+
 def test_what_was_learned_decides() -> None:
     engine = engine_of(offer())
     first = decide(engine, "v", {"x": 1.0})
@@ -175,6 +219,28 @@ def test_a_worker_prepares_once_until_something_new_was_learned() -> None:
     assert bandit.policy.prepared == 2  # type: ignore[attr-defined]
 
 
+def test_arrays_that_were_read_again_are_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = engine_of(offer(), learn_ttl=3600.0)
+    for n in range(3):
+        commit(engine, decide(engine, f"v{n}", {"x": 1.0}))
+    compared = []
+    array_equal = np.array_equal
+
+    def compare(one: FloatArray, other: FloatArray) -> bool:
+        compared.append(one)
+        return array_equal(one, other)
+
+    monkeypatch.setattr(np, "array_equal", compare)
+    for _ in range(2):
+        engine._learned._read_at -= 3600.0
+        decide(engine, "v", {"x": 1.0})
+    # The second reading brought the same in other objects.
+    assert compared
+    compared.clear()
+    decide(engine, "v", {"x": 1.0})
+    assert not compared
+
+
 class Counting(MemoryBanditStorage):
     reads = 0
 
@@ -189,6 +255,33 @@ def test_arrays_are_read_once_per_ttl() -> None:
     for n in range(5):
         commit(engine, decide(engine, f"v{n}", {"x": 1.0}))
     assert storage.reads == 1
+
+
+class Hanging(MemoryBanditStorage):
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.goes_on = threading.Event(), threading.Event()
+
+    def read_arrays(self, timeout: float | None = None) -> Arrays:
+        self.asked.set()
+        assert self.goes_on.wait(10.0)
+        return super().read_arrays(timeout)
+
+
+def test_nobody_waits_longer_than_their_deadline_for_whoever_reads_first() -> None:
+    storage = Hanging()
+    engine = engine_of(offer(), storage)
+    first = threading.Thread(target=decide, args=(engine, "v", None))
+    first.start()
+    assert storage.asked.wait(30.0)
+    table = engine.table("offer", Attempt(0.05), {"x": 1.0})
+    # It did not wait for the other one, whom nobody has let go on.
+    assert first.is_alive()
+    assert table is not None
+    assert table.propensities == {"a": 0.5, "b": 0.5}
+    storage.goes_on.set()
+    first.join(30.0)
+    assert not first.is_alive()
 
 
 def test_a_bandit_without_contexts_reads_no_arrays() -> None:
@@ -306,6 +399,83 @@ def test_what_served_before_goes_on_where_a_model_cannot_be_had(
     assert {d.policy_version for d in decisions} == {"model:1:fixed"}
     assert len(caplog.records) == 1
     assert "roll back" in caplog.text
+
+
+@pytest.mark.parametrize("is_contextual", [True, False])
+def test_a_model_that_was_rolled_back_does_not_come_again(is_contextual: bool) -> None:
+    bandit = offer()
+    if not is_contextual:
+        bandit = Bandit()
+        bandit.add_arm("a")
+        bandit.add_arm("b")
+    engine = engine_of(bandit)
+    deployed(engine, 1, fixed("b"))
+    assert decide(engine, "v", None).policy_version == "model:1:fixed"
+    engine.change("offer", "deploy", 0)
+    assert decide(engine, "v", None).policy_version == bandit.policy_version
+    # It is in no storage: what served before it is the policy of the code.
+    engine.change("offer", "deploy", 2)
+    assert decide(engine, "v", None).policy_version == bandit.policy_version
+
+
+class Odd(Fixed):
+    """A model whose arm says what is odd about it."""
+
+    @property
+    def version(self) -> str:  # type: ignore[override]
+        if self.arm == "nameless":
+            raise AttributeError("version")
+        return "two\nlines" if self.arm == "lines" else self.arm
+
+    def propensities(self, stats: Stats, context: Mapping[str, Any] | None = None) -> FloatArray:
+        if self.arm == "fails":
+            raise RuntimeError(self.arm)
+        return [0.25, 0.75]  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("kind", ["nameless", "lines"])
+def test_a_model_without_a_version_that_can_be_logged_is_not_taken(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = engine_of(offer())
+    deployed(engine, 1, {"kind": "tests.test_learned:Odd", "params": {"arm": kind}})
+    decision = decide(engine, "v", {"x": 1.0})
+    assert decision.policy_version == "preferring()"
+    assert "The model 1 of the bandit 'offer' cannot be loaded" in caplog.text
+    commit(engine, decision, 1.0)
+    assert not engine.is_storage_down
+
+
+def test_a_model_may_return_a_list() -> None:
+    engine = engine_of(offer())
+    deployed(engine, 1, {"kind": "tests.test_learned:Odd", "params": {"arm": "list"}})
+    assert decide(engine, "v", None).propensities == {"a": 0.25, "b": 0.75}
+
+
+def test_a_model_that_fails_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    engine = engine_of(offer())
+    deployed(engine, 1, {"kind": "tests.test_learned:Odd", "params": {"arm": "fails"}})
+    for n in range(5):
+        assert decide(engine, f"v{n}", None).propensities == {"a": 0.5, "b": 0.5}
+    (record,) = caplog.records
+    assert "The model 1 of the bandit 'offer' failed" in record.getMessage()
+
+
+class Flooring(Bandit):
+    """A bandit with probabilities of its own, and a floor of its own."""
+
+    def propensities(self, stats: Stats, context: Mapping[str, Any] | None = None) -> FloatArray:
+        return np.array([0.9, 0.1])
+
+
+def test_what_a_model_gives_to_a_bandit_with_a_rule_of_its_own_gets_the_floor() -> None:
+    bandit = Flooring(floor=0.1)
+    bandit.add_arm("a")
+    bandit.add_arm("b")
+    engine = engine_of(bandit)
+    assert decide(engine, "v", None).propensities == pytest.approx({"a": 0.9, "b": 0.1})
+    deployed(engine, 1, fixed("b"))
+    assert decide(engine, "v", None).propensities == pytest.approx({"a": 0.05, "b": 0.95})
 
 
 def test_a_model_that_comes_late_is_taken_when_it_is_there(

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,35 @@ def test_private_features_are_gone_once_a_decision_was_learned(
     ]
     assert for_evaluation
     assert learned == 11 - len(for_evaluation)
+
+
+@pytest.mark.parametrize(("at_once", "calls"), [(5000, [450]), (300, [400, 50])])
+def test_private_features_go_many_at_a_time_and_also_after_a_failure(
+    at_once: int, calls: list[int], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A storage in a file writes all of it anew each time."""
+    sizes: list[int] = []
+
+    class Redacting(MemoryBanditStorage):
+        def redact(
+            self, contexts: Mapping[str, Mapping[str, Any] | None], timeout: float | None = None
+        ) -> int:
+            sizes.append(len(contexts))
+            if len(sizes) == 1:
+                raise StorageError("full")
+            return super().redact(contexts, timeout)
+
+    monkeypatch.setattr("flask_bandit.windows.REDACTED", at_once)
+    engine = make_engine(Redacting(), features={"age": "numeric"}, private=["age"])
+    send(engine, *(replace(decision(f"d{n}"), context={"age": 20.0}) for n in range(450)))
+    clock.now = OVER
+    closer = WindowCloser(engine)
+    with pytest.raises(StorageError, match="full"):
+        closer.close("btn")
+    closer.close("btn")
+    assert sizes[1:] == calls
+    assert {entry.decision.context == {} for entry in engine.storage.iter_log()} == {True}
+    assert sum(row["pulls"] for row in sums(engine).values()) == 450
 
 
 @EVERY_STORAGE

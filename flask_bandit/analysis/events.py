@@ -70,12 +70,16 @@ def _of_one_bandit(
     entries: Iterable[LogEntry], name: str, bandit: str | None
 ) -> Iterator[LogEntry]:
     only = None
+    others: set[str] = set()
     for entry in entries:
         its = entry.decision.bandit
         if bandit is not None:
             # A row of CSV is of no bandit.
             if its in (bandit, ""):
+                only = its
                 yield entry
+            else:
+                others.add(its)
             continue
         if only is None:
             only = its
@@ -84,6 +88,9 @@ def _of_one_bandit(
                 f"{name} holds decisions of {only!r} and of {its!r}; name the bandit to read"
             )
         yield entry
+    if others and only is None:
+        known = ", ".join(map(repr, sorted(others)))
+        raise ConfigurationError(f"{name} has no decision of {bandit!r}; it has those of {known}")
 
 
 def _of_json(lines: Iterable[str], name: str) -> Iterator[LogEntry]:

@@ -127,7 +127,7 @@ class Evidence:
     @cached_property
     def sequence(self) -> Sequence | None:
         """What the logged probabilities tell, where the log has most of the decisions."""
-        if self.is_binary and self.total.known < LOGGED_SHARE * self.visitors:
+        if self._has_little:
             return None
         if not self.total.vectors or self.played < 2:
             return None
@@ -172,7 +172,13 @@ class Evidence:
         if not self.total.vectors:
             why = "the log has no probabilities"
             return why if self.question.by_context else f"{why}, and rewards are not 0 or 1"
+        if self._has_little:
+            return "the log has less than nine tenths of the decisions; the others were pruned"
         return "two of the arms were never offered together; reset the bandit"
+
+    @property
+    def _has_little(self) -> bool:
+        return self.is_binary and self.total.known < LOGGED_SHARE * self.visitors
 
     @property
     def is_waiting(self) -> bool:

@@ -22,7 +22,7 @@ from .overlap import Overlap
 from .reward_models import Model
 from .targets import Target, logged_target
 
-DIFFERENCE, CANDIDATE, CHAMPION, W, REWARD = range(1, 6)
+DIFFERENCE, CANDIDATE, CHAMPION, W, REWARD, APART, SURPRISE = range(1, 8)
 SPREAD = 10.5
 """Mean square of the difference of two policies' weights: that of two which seldom agree, with five
 arms logged uniformly."""
@@ -36,7 +36,9 @@ class Paired:
     :param clusters: subjects, and decisions of anonymous visitors
     :param candidate: what it would have earned; ``None`` where it is refused
     :param champion: likewise
-    :param difference: candidate - champion, with a two-sided 95 % interval
+    :param difference: candidate - champion, with a two-sided 95 % interval; its error is at least
+        what the spread of all rewards makes it, since an arm that was taken a few times and earned
+        nothing would seem to be exactly known
     :param lower: one-sided bound: the difference is above it with probability 1 - alpha
     :param alpha: chance of an error that is allowed
     :param effective: effective sample size of the candidate, by clusters
@@ -106,7 +108,7 @@ class _Reading:
     def __init__(self, candidate: Target, champion: Target, model: Model | None) -> None:
         self._candidate, self._champion, self._model = candidate, champion, model
         self._of_candidate, self._of_champion = Overlap(), Overlap()
-        self._sums, self._strata = ClusterSums(6), Strata()
+        self._sums, self._strata = ClusterSums(8), Strata()
 
     def add(self, batch: Logged) -> None:
         ours = self._of_candidate.add(batch, self._candidate)
@@ -117,13 +119,15 @@ class _Reading:
             else checked_model(self._model(batch), batch)
         )
         surprise = batch.reward - batch.taken(expected)
-        rows: FloatArray = np.empty((len(batch), 6))
+        rows: FloatArray = np.empty((len(batch), 8))
         rows[:, ONE] = 1.0
         rows[:, CANDIDATE] = (ours.chances * expected).sum(axis=1) + ours.weights * surprise
         rows[:, CHAMPION] = (theirs.chances * expected).sum(axis=1) + theirs.weights * surprise
         rows[:, DIFFERENCE] = rows[:, CANDIDATE] - rows[:, CHAMPION]
         rows[:, W] = ours.weights
         rows[:, REWARD] = batch.reward
+        rows[:, APART] = (ours.weights - theirs.weights) ** 2
+        rows[:, SURPRISE] = surprise**2
         self._sums.add(rows, batch, self._strata.of(batch))
 
     def result(self, alpha: float) -> Paired:
@@ -134,7 +138,7 @@ class _Reading:
             refusals.append("There is a single subject: its decisions show no standard error.")
         if not refusals and self._mean(REWARD).is_flat:
             refusals.append(f"{NO_DIFFERENCE}, so nothing tells the two apart: wait for rewards.")
-        difference = None if refusals else self._mean(DIFFERENCE)
+        difference = None if refusals else self._difference()
         mean = self._mean(W) if sums.clusters >= 2 else None
         error = mean.error if mean else math.nan
         warnings = [f"Candidate: {text}" for text in ours.warnings(error)]
@@ -158,6 +162,12 @@ class _Reading:
             warnings=tuple(warnings),
             refusals=tuple(refusals),
         )
+
+    def _difference(self) -> Estimate:
+        found = self._mean(DIFFERENCE)
+        count, apart, surprise = self._sums.totals[:, [ONE, APART, SURPRISE]].sum(axis=0)
+        least = math.sqrt(apart * surprise / count) / count
+        return Estimate.of(found.value, max(found.error, least))
 
     def _mean(self, column: int) -> Estimate:
         totals = self._sums.totals

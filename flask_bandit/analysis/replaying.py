@@ -83,7 +83,7 @@ class Survey:
         if not self.events:
             raise ConfigurationError(
                 f"no decision in the log can be replayed (left out: {self.left}); log decisions "
-                "with their probabilities"
+                "with their probabilities, and name a bandit that it has"
             )
         if self.expected < FEWEST:
             raise ConfigurationError(

@@ -1,5 +1,6 @@
 """Models from the log: train, judge on what was held out, deploy if better. Knows no Flask."""
 
+from .backup import restore_models
 from .data import TrainingData
 from .fitted import Fitted
 from .gate import NotYetError
@@ -22,4 +23,5 @@ __all__ = [
     "Status",
     "Trainer",
     "TrainingData",
+    "restore_models",
 ]

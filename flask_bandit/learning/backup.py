@@ -1,4 +1,7 @@
-"""Everything in the storage as a file, before a model is deployed. Must not import Flask."""
+"""Everything in the storage as files, before a model is deployed, and how models come back.
+
+Must not import Flask.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,15 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, cast
 
 from ..errors import LifecycleError, StorageError
+from ..storage.base import BanditStorage
 from ..storage.transfer import write_export
 from .books import Books
+from .records import Index
 
 EXPORT, MODELS = "export.jsonl.gz", "models.json.gz"
 _BLOCK = 1 << 20
@@ -58,6 +64,40 @@ def back_up(books: Books, folder: Path, n: int, check: Callable[[], object]) -> 
         if part is not None:
             shutil.rmtree(part, ignore_errors=True)
     return target
+
+
+def restore_models(storage: BanditStorage, file: str | Path) -> int:
+    """Bring a bandit's models back from a backup, with all that is known about them.
+
+    How many windows were judged, and up to when, comes back too: a lost count would let held-out
+    decisions be judged twice. What serves is not changed.
+
+    :param file: the ``models.json.gz`` of a backup
+    :return: how many models there are
+    :raises LifecycleError: the storage knows models of the bandit already, or the file is none
+    """
+    try:
+        stored = json.loads(gzip.decompress(Path(file).read_bytes()))
+        name, index = stored["bandit"], replace(Index.load(stored["index"]), job=None)
+        models = {int(n): document for n, document in stored["models"].items()}
+    except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError) as error:
+        raise LifecycleError(
+            f"{file} is no {MODELS} of a backup: {type(error).__name__}: {error}"
+        ) from error
+    books = Books(storage, name)
+
+    def restored(present: Index) -> Index:
+        if present != Index():
+            raise LifecycleError(
+                f"the storage knows models of {name!r} already; restore into one that has none"
+            )
+        return index
+
+    restored(books.read())
+    for n, document in models.items():
+        books.write_model(n, document)
+    books.update(restored)
+    return len(models)
 
 
 def _free(folder: Path, name: str) -> Path:

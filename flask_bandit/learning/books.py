@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..control import Control
 from ..errors import ConfigurationError, LifecycleError, StorageError
 from ..learned import model_key
 from ..plugins import model_from
@@ -39,6 +40,13 @@ class Books:
         """
         stored = self.storage.read_digest(model_key(self.name, 0), PATIENCE)
         return Index.load(stored.state if stored else None)
+
+    def control(self) -> Control:
+        """Return what operators decided about the bandit, as it is stored now.
+
+        :raises StorageError: the storage is down
+        """
+        return Control.load(self.storage.read_control(PATIENCE).get(self.name))
 
     def update(self, change: Callable[[Index], Index]) -> Index:
         """Change what is known, and return it.
@@ -87,7 +95,8 @@ class Books:
         stored = self.storage.read_digest(model_key(self.name, n), PATIENCE)
         if stored is None or not stored.state:
             raise LifecycleError(
-                f"the storage does not have model {n} of {self.name!r} any more; train another"
+                f"the storage does not have model {n} of {self.name!r}; train another, or roll "
+                "back if it is the one that serves"
             )
         return stored.state
 

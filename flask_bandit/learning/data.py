@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ..analysis.logged import Left, Logged, read_log
+from ..analysis.logged import Left, Logged, read_log, why_no_choice
 from ..bandits import Bandit
 from ..counting import is_for_evaluation
 from ..features import Features
@@ -47,6 +47,7 @@ class LogPart:
     :param since: decisions made from here on, seconds since the epoch
     :param until: and before this
     :param check: called now and then; what it raises ends the reading
+    :param share: that was held out when the models in question were trained, ``None``: as it is now
     """
 
     storage: BanditStorage
@@ -56,10 +57,13 @@ class LogPart:
     since: float
     until: float
     check: Callable[[], object] = lambda: None
+    share: float | None = None
 
     def entries(self, *, is_held_out: bool) -> Iterator[LogEntry]:
         """Yield the decisions that are kept apart for evaluation, or the others."""
         options, since = self.bandit.options, self.since or None
+        if self.share is not None:
+            options = replace(options, evaluation=self.share)
         for entry in self.storage.iter_log(self.name, since=since, until=self.until):
             decision = entry.decision
             if (
@@ -75,7 +79,7 @@ class LogPart:
         """
         options = self.bandit.options
         for batch in read_log(
-            entries,
+            self._tossable(entries, left),
             self.bandit.arm_ids,
             goal=options.goal,
             window=options.reward_window,
@@ -84,6 +88,19 @@ class LogPart:
         ):
             self.check()
             yield batch
+
+    def _tossable(self, entries: Iterator[LogEntry], left: Left) -> Iterator[LogEntry]:
+        """Yield decisions without those that may have been erased for a user.
+
+        Their coin was tossed for the user, so nobody knows any more on which side they were.
+        """
+        for entry in entries:
+            made = entry.decision
+            is_bare = made.context is None and made.subject is None
+            if is_bare and self.bandit.features is not None and not why_no_choice(made):
+                left.unseen += 1
+            else:
+                yield entry
 
 
 class TrainingData:
@@ -137,7 +154,8 @@ class HeldOut:
     """The decisions that judge a model, as arrays, a batch at a time.
 
     :param champion: the model that the other one is compared with. For the policy of the code, 0,
-        what it did is known by what was logged, so decisions that a model made are left out.
+        what it did is known by what was logged, so decisions that a model made are left out, and
+        those of a policy that the code had before.
     """
 
     def __init__(self, part: LogPart, champion: int) -> None:
@@ -147,22 +165,30 @@ class HeldOut:
         """What the last iteration left out."""
         self.of_models = 0
         """How many more it left out, since a model made them and not the champion."""
+        self.of_others = 0
+        """Likewise, since the code had another policy then."""
 
     def __iter__(self) -> Iterator[Logged]:
-        self.left, self.of_models = Left(), 0
+        self.left, self.of_models, self.of_others = Left(), 0, 0
         yield from self._part.batches(self._entries(), self.left)
 
     def _entries(self) -> Iterator[LogEntry]:
+        policy = self._part.bandit.policy_version
         for entry in self._part.entries(is_held_out=True):
-            if not self._champion and entry.decision.policy_version.startswith(MODEL):
+            made = entry.decision
+            if self._champion or why_no_choice(made) or made.policy_version == policy:
+                yield entry
+            elif made.policy_version.startswith(MODEL):
                 self.of_models += 1
             else:
-                yield entry
+                self.of_others += 1
 
     @property
     def left_out(self) -> str:
         """What the last iteration left out, in words."""
-        if not self.of_models:
-            return str(self.left)
-        made = f"{self.of_models:,} made by models"
-        return f"{self.left}, {made}" if self.left.total else made
+        parts = [str(self.left)] if self.left.total else []
+        if self.of_models:
+            parts.append(f"{self.of_models:,} made by models")
+        if self.of_others:
+            parts.append(f"{self.of_others:,} made by an earlier policy of the code")
+        return ", ".join(parts) or "none"

@@ -54,11 +54,16 @@ def fitted_document(trainer: Trainer, label: str, data: TrainingData) -> Mapping
 
 
 def trained(
-    record: ModelRecord, document: Mapping[str, Any], data: TrainingData, until: float
+    record: ModelRecord,
+    document: Mapping[str, Any],
+    data: TrainingData,
+    until: float,
+    held_out: float,
 ) -> ModelRecord:
     """Return a record with what the model was fitted on.
 
     :param until: decisions made before, seconds since the epoch
+    :param held_out: share of the decisions that was not among them
     """
     return record.at(
         TRAIN,
@@ -67,6 +72,7 @@ def trained(
         trained_from=data.first,
         trained_until=until,
         decisions=data.decisions,
+        held_out=held_out,
         reward_mean=data.mean,
         reward_variance=data.variance,
     )

@@ -33,6 +33,10 @@ LEAST_EFFECTIVE = 100.0
 LIFT = 0.25
 """What a model is worth more, as a share of the champion's value, where a power is told."""
 WANTED_POWER = 0.8
+SAME = 1e-12
+"""Mean square of the difference of two policies' weights, below which it is rounding."""
+MOST_NUMBERS = 4_000_000
+"""Of the normal equations of all arms, once for each fold: some 160 MB."""
 
 
 class NotYetError(LifecycleError):
@@ -66,6 +70,25 @@ def served(model: Fitted, options: Options, drawing: Mapping[str, float] | None)
         return result
 
     return as_served
+
+
+def as_logged(drawing: Mapping[str, float] | None) -> Target:
+    """Return what visitors got, between the arms that are drawn now.
+
+    An arm that was taken away since is no merit of a model that does without it.
+
+    :param drawing: eligible arm -> weight; ``None``: all arms
+    """
+    if drawing is None:
+        return logged_target
+
+    def between(batch: Logged) -> FloatArray:
+        kept = batch.propensities * np.array([arm in drawing for arm in batch.arms])
+        total = kept.sum(axis=1, keepdims=True)
+        has_any = total > 0.0
+        return np.where(has_any, kept / np.where(has_any, total, 1.0), batch.propensities)
+
+    return between
 
 
 @dataclass(frozen=True)
@@ -132,6 +155,8 @@ def look(batches: Iterable[Logged], candidate: Target, champion: Target = logged
     obstacles = list(overlap.refusals()) if count else []
     if overlap.is_wrong:
         obstacles = list(overlap.warnings(error))[:1]
+    if count and not obstacles and square <= SAME * count:
+        obstacles = ["it chooses as what serves does, so nothing tells the two apart"]
     return Look(
         decisions=count,
         effective=overlap.weight**2 / by_cluster.square(0) if overlap.weight else 0.0,
@@ -153,12 +178,17 @@ def judge(
 ) -> Paired:
     """Compare two policies on held-out decisions, doubly robust, with cross-fitted predictions.
 
+    Where the features are too many to be solved for, an arm is predicted to earn its mean; what is
+    compared stays the same, with a larger error.
+
     :param batches: read twice
     :param arms: how many
     :param features: for the predictions
     :param rate: error rate
     """
-    expected = RidgeModel(features, arms)
+    width = 1 if features is None else 1 + features.dimension
+    is_too_large = arms * width * width > MOST_NUMBERS
+    expected = RidgeModel(None if is_too_large else features, arms)
     for batch in batches:
         expected.add(batch)
     return compare(batches, candidate, champion, expected, alpha=rate)

@@ -135,15 +135,16 @@ def at_work(books: Books, work: str, choose: Choose, params: Mapping[str, Any]) 
         lease.record(lambda record: record.at(work, DOING[work]))
         yield lease
     except JobStoppedError as error:
-        _fail(lease, work, STOPPED, str(error))
+        _fail(lease, books, work, STOPPED, str(error))
         raise JobStoppedError(f"model {lease.n} of {books.name!r}: {error}") from None
     except Exception as error:
         # An error of the library says all by its text.
         is_own = isinstance(error, BanditError)
-        _fail(lease, work, FAILED, str(error) if is_own else f"{type(error).__name__}: {error}")
+        text = str(error) if is_own else f"{type(error).__name__}: {error}"
+        _fail(lease, books, work, FAILED, text)
         raise
     except BaseException as error:
-        _fail(lease, work, STOPPED, f"interrupted: {type(error).__name__}")
+        _fail(lease, books, work, STOPPED, f"interrupted: {type(error).__name__}")
         raise
     finally:
         lease.end()
@@ -153,7 +154,7 @@ def _begun(books: Books, work: str, choose: Choose, params: Mapping[str, Any]) -
     started: list[Job] = []
 
     def claim(index: Index) -> Index:
-        index = _without_dead(index, books.name)
+        index = _without_dead(index, books.name).serving(books.control().model)
         record = choose(index)
         now = time.time()
         job = Job(
@@ -209,7 +210,7 @@ def stop(books: Books) -> Job | None:
         record = index.get(job.n)
         if record is not None:
             index = index.put(record.at(job.work, STOPPED, error=f"its process {job.holder} died"))
-        return replace(index, job=None)
+        return replace(index.serving(books.control().model), job=None)
 
     books.update(tell)
     return found[0]
@@ -226,12 +227,12 @@ def dead_job(books: Books) -> Job:
     if not job.is_dead(time.time()):
         raise LifecycleError(
             f"{DOING[job.work]} of model {job.n} of {books.name!r} is in flight in {job.holder}, "
-            "which is alive"
+            "which is alive, or died less than a minute ago"
         )
     return job
 
 
-def _fail(lease: Lease, work: str, state: str, text: str) -> None:
+def _fail(lease: Lease, books: Books, work: str, state: str, text: str) -> None:
     def ended(record: ModelRecord) -> ModelRecord:
         # What was done before an error behind it stays done.
         is_done = record.states.get(work) == DONE[work]
@@ -239,4 +240,5 @@ def _fail(lease: Lease, work: str, state: str, text: str) -> None:
 
     # The storage may be what failed, or another process may be at work by now.
     with suppress(StorageError, JobStoppedError):
-        lease.finish(ended)
+        champion = books.control().model
+        lease.finish(ended, lambda index: index.serving(champion))

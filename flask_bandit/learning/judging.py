@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable
 
 from ..analysis.paired import Paired
-from ..analysis.targets import Target, logged_target
+from ..analysis.targets import Target
 from ..bandits import Bandit
 from ..control import Control
 from .books import Books
 from .data import HeldOut, LogPart, mature_until, public_features
-from .gate import LIFT, Look, NotYetError, error_rate, judge, look, served
+from .gate import LIFT, Look, NotYetError, as_logged, error_rate, judge, look, served
 from .records import EvaluationRecord, Index
 
 
@@ -48,10 +48,18 @@ class Judgement:
             since=index.judged_until,
             until=self._until,
             check=check,
+            share=self._share(),
         )
         self._held_out = HeldOut(part, control.model)
         self._candidate = self._served(books, n)
-        self._champion = self._served(books, control.model) if control.model else logged_target
+        drawing = control.drawing(bandit.arm_ids)
+        self._champion = self._served(books, control.model) if control.model else as_logged(drawing)
+
+    def _share(self) -> float:
+        """Return the share that was held out whenever one of both was trained, and is now."""
+        records = map(self._index.get, (self._n, self._control.model))
+        shares = (record.held_out for record in records if record)
+        return min([self._bandit.options.evaluation, *shares])
 
     def _served(self, books: Books, n: int) -> Target:
         drawing = self._control.drawing(self._bandit.arm_ids)
@@ -101,6 +109,7 @@ class Judgement:
             clusters=found.clusters,
             left_out=self._held_out.left_out,
             value=candidate.value,
+            value_error=candidate.error,
             champion_value=champion.value,
             difference=difference.value,
             standard_error=difference.error,

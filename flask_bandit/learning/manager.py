@@ -6,6 +6,7 @@ Must not import Flask. Whatever is done here is done for all workers.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from ..engine import Engine
 from ..errors import BanditError, ConfigurationError, LifecycleError, UnknownBanditError
 from ..plugins import nearest
 from .backup import back_up
-from .books import PATIENCE, Books
+from .books import Books
 from .data import LogPart, TrainingData, mature_until
 from .fitting import fitted_document, trained
 from .gate import NotYetError, obstacle
@@ -102,7 +103,7 @@ class ExperimentManager:
     def _bandit(self) -> Bandit:
         return self._engine.bandits[self._name]
 
-    def train(self, trainer: str | Trainer = "ridge", **params: Any) -> ModelRecord:
+    def train(self, trainer: str | Trainer = "ridge", /, **params: Any) -> ModelRecord:
         """Fit a model from the log, and store it; nobody is served by it yet.
 
         It learns from all decisions of the bandit's version in force whose reward window is
@@ -116,28 +117,29 @@ class ExperimentManager:
         """
         params = _as_stored(params)
         made, label = trainer_from(trainer, params)
-        return self._train(made, label, params, None)
+        # An object cannot be made again by another process.
+        job = {"trainer": label if isinstance(trainer, str) else "", "params": params}
+        return self._train(made, label, job, None)
 
     def _train(
-        self, trainer: Trainer, label: str, params: Mapping[str, Any], n: int | None
+        self, trainer: Trainer, label: str, job: Mapping[str, Any], n: int | None
     ) -> ModelRecord:
         """Fit a model, under a new number if none is given."""
         self._require_share()
-        control = self._control()
+        control, held_out = self._books.control(), self._bandit.options.evaluation
 
         def choose(index: Index) -> ModelRecord:
             least = max(index.following, control.model + 1)
             return ModelRecord(
                 n=self._books.free_number(least) if n is None else n,
                 trainer=label,
-                params=dict(params),
+                params=dict(job["params"]),
                 parent=control.model,
                 bandit_version=control.version,
                 created=time.time(),
                 by=self._by,
             )
 
-        job = {"trainer": label, "params": dict(params)}
         with at_work(self._books, TRAIN, choose, job) as lease:
             until = mature_until(self._bandit)
             part = LogPart(
@@ -153,8 +155,8 @@ class ExperimentManager:
             document = fitted_document(trainer, label, data)
             lease.check()
             self._books.write_model(lease.n, document)
-            record = lease.finish(lambda record: trained(record, document, data, until))
-        self._books.thin_out(self._control().model)
+            record = lease.finish(lambda record: trained(record, document, data, until, held_out))
+        self._books.thin_out(self._books.control().model)
         return record
 
     def evaluate(self, n: int | None = None, *, least: int = 0) -> EvaluationRecord:
@@ -166,8 +168,9 @@ class ExperimentManager:
         :raises LifecycleError: another job is in flight, or there is no such model
         """
         self._require_share()
-        control = self._control()
-        with at_work(self._books, EVALUATE, self._candidate(n, control), {}) as lease:
+        control = self._books.control()
+        choose, job = self._candidate(n, control), {"least": least}
+        with at_work(self._books, EVALUATE, choose, job) as lease:
             try:
                 judged = self._judgement(lease, control).judged(self._by, least)
             except NotYetError:
@@ -195,10 +198,12 @@ class ExperimentManager:
         :param least: fewer held-out decisions are not judged
         :raises LifecycleError: another job is in flight, there is no such model, or the backup
             failed
+        :raises ConfigurationError: the margin is no number, or the bandit holds nothing out
         """
+        _require_number(margin)
         if not force:
             self._require_share()
-        control, folder = self._control(), self._backup_folder()
+        control, folder = self._books.control(), self._backup_folder()
         job = {"margin": margin, "force": force, "least": least}
         with at_work(self._books, DEPLOY, self._candidate(n, control), job) as lease:
             why = "" if force else self._obstacle(lease, control, margin, least)
@@ -219,6 +224,7 @@ class ExperimentManager:
     def learn(
         self,
         trainer: str | Trainer = "ridge",
+        /,
         *,
         margin: float = 0.0,
         least: int = 0,
@@ -229,6 +235,7 @@ class ExperimentManager:
         :param margin: reward per decision by which it has to be better
         :param least: fewer held-out decisions are not judged
         """
+        _require_number(margin)
         return self.deploy(self.train(trainer, **params).n, margin, least=least)
 
     def rollback(self) -> int:
@@ -237,7 +244,7 @@ class ExperimentManager:
         :return: what serves now; the policy of the code, if the model before is gone
         :raises LifecycleError: no model is deployed, or a deployment is in flight
         """
-        control, index = self._control(), self._books.read()
+        control, index = self._books.control(), self._books.read()
         if not control.model:
             raise LifecycleError(
                 f"no model of {self._name!r} is deployed: the policy of the code serves already"
@@ -252,13 +259,14 @@ class ExperimentManager:
                 self._books.load_model(before)
             except BanditError:
                 before = 0
-        self._engine.change(self._name, "deploy", before, by=self._by)
         now = time.time()
+        # Before the change: done again after a failure, it must not go back one more.
         self._books.update(
             lambda index: index.moved(control.model, ROLLED_BACK, rolled_back_at=now).moved(
                 before, DONE[DEPLOY]
             )
         )
+        self._engine.change(self._name, "deploy", before, by=self._by)
         return before
 
     def resume(self) -> ModelRecord | EvaluationRecord | Deployment:
@@ -268,11 +276,17 @@ class ExperimentManager:
         """
         job = dead_job(self._books)
         if job.work == TRAIN:
-            label, params = job.params["trainer"], job.params["params"]
-            return self._train(trainer_from(label, params)[0], label, params, job.n)
+            label = job.params["trainer"]
+            if not label:
+                raise LifecycleError(
+                    f"model {job.n} of {self._name!r} was being trained by an object of your "
+                    "code's, which is gone with its process; train anew"
+                )
+            made, _ = trainer_from(label, job.params["params"])
+            return self._train(made, label, job.params, job.n)
         if job.work == EVALUATE:
-            return self.evaluate(job.n)
-        if self._control().model != job.n:
+            return self.evaluate(job.n, **job.params)
+        if self._books.control().model != job.n:
             return self.deploy(job.n, **job.params)
         # It died between the deployment and saying so.
         index = self._books.update(lambda index: _served_already(index, job.n))
@@ -289,11 +303,11 @@ class ExperimentManager:
 
     def models(self) -> tuple[ModelRecord, ...]:
         """Return the records of the models, the oldest first."""
-        return self._books.read().models
+        return self._books.read().serving(self._books.control().model).models
 
     def status(self) -> Status:
         """Return what serves, what is under way, and what the next judgement could show."""
-        return read_status(self._books, self._bandit, self._control())
+        return read_status(self._books, self._bandit, self._books.control())
 
     def _obstacle(self, lease: Lease, control: Control, margin: float, least: int) -> str:
         """Return why a model is not to be deployed, judging it if that is not known."""
@@ -315,13 +329,12 @@ class ExperimentManager:
     def _candidate(self, n: int | None, control: Control) -> Choose:
         return lambda index: self._books.candidate(index, n, control.model)
 
-    def _control(self) -> Control:
-        return Control.load(self._engine.storage.read_control(PATIENCE).get(self._name))
-
     def _require_champion(self, before: Control) -> None:
-        if self._control().model != before.model:
+        now = self._books.control()
+        if (now.model, now.version) != (before.model, before.version):
             raise LifecycleError(
-                f"another model of {self._name!r} was deployed or rolled back meanwhile; try again"
+                f"{self._name!r} was reset, or another model was deployed or rolled back "
+                "meanwhile; try again"
             )
 
     def _require_share(self) -> None:
@@ -338,6 +351,15 @@ class ExperimentManager:
                 "such as backup='backups'"
             )
         return Path(self._folder)
+
+
+def _require_number(margin: float) -> None:
+    """Raise if a margin says nothing.
+
+    :raises ConfigurationError: it is not finite
+    """
+    if not math.isfinite(margin):
+        raise ConfigurationError(f"the margin is {margin}; write a number, such as 0.002")
 
 
 def _as_stored(params: Mapping[str, Any]) -> dict[str, Any]:

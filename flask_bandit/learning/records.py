@@ -38,6 +38,7 @@ class EvaluationRecord:
     :param clusters: how many subjects or single decisions those were of
     :param left_out: how many of the window were not judged, and why
     :param value: reward per decision with the model
+    :param value_error: its standard error
     :param champion_value: reward per decision with the champion
     :param difference: the model's less the champion's, estimated pairwise
     :param standard_error: of the difference
@@ -63,6 +64,7 @@ class EvaluationRecord:
     clusters: int
     left_out: str
     value: float
+    value_error: float
     champion_value: float
     difference: float
     standard_error: float
@@ -93,6 +95,7 @@ class ModelRecord:
     :param trained_from: the oldest decision that it was fitted on, seconds since the epoch
     :param trained_until: it was fitted on decisions made before
     :param decisions: how many
+    :param held_out: share of the decisions that was held out then; only those may judge it
     :param reward_mean: what they earned, each
     :param reward_variance: of that
     :param evaluation: the last one
@@ -114,6 +117,7 @@ class ModelRecord:
     trained_from: float = 0.0
     trained_until: float = 0.0
     decisions: int = 0
+    held_out: float = 1.0
     reward_mean: float = 0.0
     reward_variance: float = 0.0
     evaluation: EvaluationRecord | None = None
@@ -212,6 +216,20 @@ class Index:
         """Return it with another state of a model's deployment, if it is known."""
         record = self.get(n)
         return self if record is None else self.put(record.at(DEPLOY, state, **changes))
+
+    def serving(self, champion: int) -> Index:
+        """Return it with deployments as they are, whatever a process came to say of its own.
+
+        :param champion: the model that serves
+        """
+        index = self
+        for each in self.models:
+            is_deployed = each.states.get(DEPLOY) == DONE[DEPLOY]
+            if is_deployed and each.n != champion:
+                index = index.moved(each.n, REPLACED)
+            elif not is_deployed and each.n == champion:
+                index = index.put(deployed(each))
+        return index
 
     def without(self, numbers: Iterable[int]) -> Index:
         """Return it without some records."""

@@ -24,7 +24,7 @@ TRAINERS = {
     "fixed": "flask_bandit.learning.trainers:FixedTrainer",
     "vw": "flask_bandit.learning.vw:VowpalTrainer",
 }
-DRAWS = 100_000
+DRAWS, AT_ONCE = 100_000, 1000
 
 
 @runtime_checkable
@@ -48,10 +48,13 @@ def trainer_from(trainer: str | Trainer, params: Mapping[str, Any]) -> tuple[Tra
     if trainer not in TRAINERS and "." not in trainer and ":" not in trainer:
         raise ConfigurationError(f"there is no trainer {trainer!r}; {nearest(trainer, TRAINERS)}")
     found = import_object(TRAINERS.get(trainer, trainer), "vw" if trainer == "vw" else None)
+    # A job that is resumed has the path from the storage: nothing else is to be called by it.
+    if not (isinstance(found, type) and callable(getattr(found, "fit", None))):
+        raise ConfigurationError(f"{trainer!r} is no trainer: name a class that has fit(data)")
     try:
         made = found(**params)
     except TypeError as error:
-        known = ", ".join(signature(found).parameters) if callable(found) else "none"
+        known = ", ".join(signature(found).parameters) or "none"
         raise ConfigurationError(
             f"the parameters {sorted(params)} do not fit the trainer {trainer!r}: {error}; it has: "
             f"{known}"
@@ -159,6 +162,8 @@ class FixedTrainer:
         variance = (wwrr - 2.0 * mean * wwr + mean**2 * ww) / w**2
         # An arm whose few rewards are all the same is not known exactly.
         variance = np.maximum(variance, ww / w**2 * max(data.variance, 1e-12))
-        draws = np.random.default_rng(0).normal(mean, np.sqrt(variance), (DRAWS, seen.size))
-        wins = np.bincount(draws.argmax(axis=1), minlength=seen.size) if seen.size else np.zeros(0)
+        rng, wins = np.random.default_rng(0), np.zeros(seen.size)
+        for _ in range(DRAWS // AT_ONCE if seen.size else 0):
+            draws = rng.normal(mean, np.sqrt(variance), (AT_ONCE, seen.size))
+            wins += np.bincount(draws.argmax(axis=1), minlength=seen.size)
         return FixedModel([data.arms[place] for place in seen.tolist()], (wins / DRAWS).tolist())

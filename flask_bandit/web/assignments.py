@@ -70,14 +70,17 @@ class Assignment(NamedTuple):
             return self.origin
         return hash_decision(holder, bandit, self.version, self.reassigned)[0] + self.origin
 
-    def decision_ids(self, holder: str, bandit: str) -> set[str]:
-        """Return the ids of that decision and of those that the holder had before, in any form."""
-        before = {
+    def decision_ids(self, holder: str, bandit: str, ahead: int = 0) -> set[str]:
+        """Return the ids of that decision and of those that the holder had before, in any form.
+
+        :param ahead: how many numbers may be taken that this cookie does not know of
+        """
+        others = {
             hash_decision(holder, bandit, self.version, number)[0] + ending
-            for number in range(self.reassigned + 1)
+            for number in range(self.reassigned + 1 + ahead)
             for ending in ("", HELD_OUT)
         }
-        return before | {self.decision_id(holder, bandit)}
+        return others | {self.decision_id(holder, bandit)}
 
     def dump(self) -> list[Any]:
         """Return the assignment as a short JSON list; defaults at the end are left out."""

@@ -46,7 +46,8 @@ def opened_storage() -> Iterator[BanditStorage]:
         if error.errno == errno.EPIPE:
             # Nobody reads on: click ends quietly.
             raise
-        raise click.ClickException(str(error)) from error
+        hint = "see to the path, its permissions and the room on the disk"
+        raise click.ClickException(f"{error}; {hint}") from error
 
 
 @click.command("export")

@@ -6,6 +6,7 @@ What they do is told by :mod:`flask_bandit.learning`.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,8 +43,20 @@ _least = click.option(
     default=0,
     help="Judge nothing while there are fewer fresh held-out decisions.",
 )
+
+
+def _finite(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is none; write a number, such as 0.002")
+    return value
+
+
 _margin = click.option(
-    "--margin", type=float, default=0.0, help="Reward per decision by which it has to be better."
+    "--margin",
+    type=float,
+    default=0.0,
+    callback=_finite,
+    help="Reward per decision by which it has to be better.",
 )
 _backup = click.option(
     "--backup",
@@ -203,7 +216,8 @@ def learn(
     """
     with _manager(name, backup) as manager:
         try:
-            done = manager.learn(trainer, margin=margin, least=least, **settings)
+            n = manager.train(trainer, **settings).n
+            done = manager.deploy(n, margin, least=least)
         except NotYetError as error:
             _not_yet(str(error))
         _tell(name, done, as_json)

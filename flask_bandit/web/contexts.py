@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeAlias
 
+from ..bandits import Bandit
 from ..engine import logger
 from ..errors import ConfigurationError
 from ..features import Features
@@ -20,12 +21,11 @@ ContextSource: TypeAlias = "Context | Callable[[], Context | None] | None"
 """A context, or what returns it inside the request; ``None``: the bandit's own option."""
 
 
-def require_features(state: AppState, name: str, given: ContextSource) -> None:
+def require_features(state: AppState, name: str, bandit: Bandit, given: ContextSource) -> None:
     """Complain of a context for a bandit that can do nothing with it.
 
     :param given: with the choice
     """
-    bandit = state.bandits[name]
     if bandit.features is None and not (given is None and bandit.options.context is None):
         problem = ConfigurationError(
             f"a choice of {name!r} has a context, and the bandit declares no features; give it "

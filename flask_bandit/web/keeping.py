@@ -17,6 +17,8 @@ from .state import AppState
 
 NUMBERS_TRIED = 12
 """How many numbers a choice tries that other requests of the visitor may have taken."""
+FURTHEST = 2 ** (NUMBERS_TRIED - 1) - 1
+"""How far the last of them is from the first."""
 
 
 class Keeper(Holder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib.metadata import entry_points
 from inspect import signature
 from typing import Any
@@ -146,13 +147,15 @@ def _takes_features(algorithm: str) -> bool:
     """Return whether a policy is made with the features of its bandit."""
     if algorithm in CONTEXTUAL_POLICIES:
         return True
-    if "." in algorithm or ":" in algorithm:
-        found = import_object(algorithm)
-    else:
-        points = entry_points(group=POLICY_GROUP, name=algorithm)
-        found = next((point.load() for point in points), None)
-    # What is no class is told by whoever makes the policy.
-    return isinstance(found, type) and "features" in signature(found).parameters
+    # What is wrong with it is told by whoever makes the policy.
+    with suppress(Exception):
+        if "." in algorithm or ":" in algorithm:
+            found = import_object(algorithm)
+        else:
+            points = entry_points(group=POLICY_GROUP, name=algorithm)
+            found = next((point.load() for point in points), None)
+        return isinstance(found, type) and "features" in signature(found).parameters
+    return False
 
 
 def _arm_value(value: Any) -> Any:

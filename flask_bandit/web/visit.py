@@ -17,7 +17,7 @@ from .assignments import Assignment, new_visitor
 from .contexts import Context, ContextSource, context_of, require_features
 from .earned import Earned, EarnedKey, RewardRule, earned_key, on_success, reward_for
 from .identity import StorageAwayError, Subject
-from .keeping import Keeper
+from .keeping import FURTHEST, Keeper
 from .state import AppState
 from .visitors import Counting
 
@@ -52,7 +52,7 @@ class Visit(Keeper):
         shown = self.shown.get(name)
         if shown is None:
             _ = self.cookie
-            require_features(self.state, name, context)
+            require_features(self.state, name, bandit, context)
             shown = self.shown[name] = self._show(name, bandit, context)
         return shown.arm
 
@@ -153,7 +153,9 @@ class Visit(Keeper):
         cookie, subject = self.cookie, self.subject
         ids: set[str] = set()
         for name, row in cookie.assignments.items():
-            ids |= row.decision_ids(cookie.visitor, name)
+            # Of windows that were open at once, the last to answer need not have the last number.
+            is_kept = name in self.state.bandits and self.is_sticky(name)
+            ids |= row.decision_ids(cookie.visitor, name, ahead=0 if is_kept else FURTHEST)
         if subject is not None:
             # Each decision has left a pull, also where the code has the bandit no more.
             counted = self.state.engine.counts(self.attempt)

@@ -85,6 +85,8 @@ def test_one_bandit_of_several_is_read() -> None:
     text = "".join(json_chunks([*LOG, made(4, "other")]))
     assert [each.decision.id for each in read(text, bandit="other")] == ["d4"]
     assert wrong(text) == ("log.txt holds decisions of 'b' and of 'other'; name the bandit to read")
+    with pytest.raises(ConfigurationError, match="has no decision of 'c'; it has those of 'b', 'o"):
+        read(text, bandit="c")
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,16 @@ def test_imported_counts_are_for_the_region() -> None:
     assert found.method == REGION
 
 
+def test_by_context_imported_or_pruned_decisions_leave_no_test() -> None:
+    """Whoever reset the bandit then would lose what was learned for nothing."""
+    question = Question(("a", "b"), is_once=True, by_context=True)
+    stats = {"a": plain(1000, 50), "b": plain(1000, 80)}
+    found = Evidence(stats, digest(log(400)), question)
+    assert found.test is None
+    assert "less than nine tenths" in found.obstacle
+    assert "reset" not in found.obstacle
+
+
 def test_without_probabilities_only_0_and_1_can_be_tested() -> None:
     blind = [Seen(each.at, each.arm, None, each.earned) for each in log(40)]
     assert evidence(blind).method == REGION

@@ -174,7 +174,9 @@ def test_goals() -> None:
 
 
 def test_too_little_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="no decision in the log can be replayed"):
+    with pytest.raises(
+        ConfigurationError, match=r"no decision .* can be replayed.* name a bandit that it has"
+    ):
         play(Mostly(), [entry(1, "a", None)])
     chances = {"a": 0.999, "b": 0.001}
     log = [entry(number, "a", chances) for number in range(300)] + [entry(300, "b", chances)]

@@ -11,8 +11,14 @@ import pytest
 
 from flask_bandit.engine import Engine
 from flask_bandit.errors import LifecycleError
-from flask_bandit.learning import ExperimentManager, JobStoppedError, backup
+from flask_bandit.learning import (
+    ExperimentManager,
+    JobStoppedError,
+    backup,
+    restore_models,
+)
 from flask_bandit.learning.backup import EXPORT, MODELS
+from flask_bandit.learning.books import Books
 from flask_bandit.plugins import model_from
 from flask_bandit.storage import MemoryBanditStorage
 from flask_bandit.storage.transfer import read_import
@@ -58,6 +64,29 @@ def test_all_can_be_had_back(experiment: ExperimentManager, engine: Engine, fold
     assert stored["bandit"] == "offer"
     assert [record["n"] for record in stored["index"]["models"]] == [1]
     assert model_from(stored["models"]["1"]).version == experiment.models()[0].version
+
+
+def test_models_come_back_with_what_is_known_about_them(
+    experiment: ExperimentManager, engine: Engine
+) -> None:
+    experiment.evaluate()
+    experiment.train("ridge")
+    saved = Path(experiment.deploy(2, force=True).backup)
+    other = MemoryBanditStorage()
+    assert restore_models(other, saved / MODELS) == 2
+    before, after = Books(engine.storage, "offer"), Books(other, "offer")
+    index = after.read()
+    assert (index.attempts, index.judged_until) == (1, before.read().judged_until)
+    assert index.job is None
+    assert [record.version for record in index.models] == [
+        record.version for record in before.read().models
+    ]
+    assert after.read_document(2) == before.read_document(2)
+    with pytest.raises(LifecycleError, match="knows models of 'offer' already"):
+        restore_models(other, saved / MODELS)
+    for file in (saved / EXPORT, saved / "nowhere"):
+        with pytest.raises(LifecycleError, match=r"is no models\.json\.gz of a backup"):
+            restore_models(MemoryBanditStorage(), file)
 
 
 def test_two_in_one_second_are_two(experiment: ExperimentManager, clock: Clock) -> None:

@@ -154,3 +154,40 @@ def test_the_arms_are_those_of_the_code() -> None:
     assert data.arms == ARMS
     assert 40 < len(ids(data)) < 90
     assert "of an arm that is gone" in str(data.left)
+
+
+def test_what_was_erased_for_a_user_is_on_no_side() -> None:
+    """Its coin was the user's, who is not known any more: tossed anew it might change sides."""
+    storage = MemoryBanditStorage()
+    write_log(storage, 400, 1, subjects=40)
+    log = part(storage)
+    learned, judged = ids(TrainingData(log)), ids(HeldOut(log, 0))
+    storage.erase([*learned[:50], *judged[:50]])
+    data, held_out = TrainingData(log), HeldOut(log, 0)
+    assert ids(data) == learned[50:]
+    assert ids(held_out) == judged[50:]
+    assert data.left.unseen + held_out.left.unseen == 100
+    assert "without a context" in held_out.left_out
+
+
+def test_without_features_a_decision_needs_no_context() -> None:
+    storage = MemoryBanditStorage()
+    write_log(storage, 20, 1, context=None)
+    bandit = Bandit()
+    for arm in ARMS:
+        bandit.add_arm(arm)
+    log = LogPart(storage, bandit, "offer", 1, 0.0, mature_until(bandit))
+    assert len(ids(TrainingData(log))) == 20
+
+
+def test_an_earlier_policy_of_the_code_is_not_the_champion() -> None:
+    storage = MemoryBanditStorage()
+    write_log(storage, 400, 1)
+    write_log(storage, 400, 2, policy="thompson()", prefix="t")
+    held_out = HeldOut(part(storage), 0)
+    assert not any(id_.startswith("t") for id_ in ids(held_out))
+    assert held_out.left_out == f"{held_out.of_others} made by an earlier policy of the code"
+    assert 150 < held_out.of_others < 250
+    # All may be learned from, and may judge a model.
+    assert any(id_.startswith("t") for id_ in ids(TrainingData(part(storage))))
+    assert any(id_.startswith("t") for id_ in ids(HeldOut(part(storage), 1)))

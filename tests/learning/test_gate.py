@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from flask_bandit.analysis.targets import constant_target, logged_target
+from flask_bandit.features import Features
 from flask_bandit.learning.fitted import FixedModel
 from flask_bandit.learning.gate import (
     NotYetError,
+    as_logged,
     decisions_needed,
     error_rate,
     judge,
@@ -51,6 +53,7 @@ def record(**changes: float) -> EvaluationRecord:
         "decisions": 2000,
         "clusters": 2000,
         "value": 0.09,
+        "value_error": 0.01,
         "champion_value": 0.08,
         "difference": 0.01,
         "standard_error": 0.008,
@@ -159,6 +162,24 @@ def test_a_target_is_what_visitors_would_get() -> None:
     assert weighted == pytest.approx(np.tile([0.25, 0.75, 0.0], (5, 1)))
     without_second = served(model, Options(floor=0.2), {"trial": 1.0, "bundle": 1.0})(batch)
     assert without_second == pytest.approx(np.tile([0.9, 0.0, 0.1], (5, 1)))
+
+
+def test_an_arm_that_was_taken_away_is_no_merit_of_a_model() -> None:
+    batch = window(np.random.default_rng(1), 2, (0.1, 0.5, 0.2), (0.6, 0.2, 0.2))
+    assert as_logged(None)(batch) == pytest.approx(batch.propensities)
+    without_third = as_logged({"trial": 2.0, "discount": 1.0})(batch)
+    assert without_third == pytest.approx(np.array([[0.75, 0.25, 0.0]] * 2))
+    only_third = replace(batch, propensities=np.array([[0.5, 0.5, 0.0]] * 2))
+    assert as_logged({"bundle": 1.0})(only_third) == pytest.approx(only_third.propensities)
+
+
+def test_features_that_are_too_many_to_be_solved_for_do_not_hinder() -> None:
+    batch = window(np.random.default_rng(1), 500, (0.1, 0.5, 0.2))
+    batch = replace(batch, contexts=[{"text": "a word"}] * 500)
+    many = Features.parse({"text": {"hashed": 4096}})
+    candidate = constant_target([0.0, 1.0, 0.0])
+    found = judge([batch], len(ARMS), many, candidate, logged_target, 0.05)
+    assert found == judge([batch], len(ARMS), None, candidate, logged_target, 0.05)
 
 
 def test_a_target_keeps_to_what_was_eligible() -> None:

@@ -13,7 +13,12 @@ import numpy as np
 import pytest
 
 from flask_bandit.engine import Engine
-from flask_bandit.errors import ConfigurationError, LifecycleError, UnknownBanditError
+from flask_bandit.errors import (
+    ConfigurationError,
+    LifecycleError,
+    StorageError,
+    UnknownBanditError,
+)
 from flask_bandit.learned import model_key
 from flask_bandit.learning import (
     Deployment,
@@ -22,6 +27,7 @@ from flask_bandit.learning import (
     Job,
     NotYetError,
     books,
+    jobs,
     manager,
 )
 from flask_bandit.learning.data import TrainingData
@@ -209,7 +215,7 @@ def test_status_survives_a_model_that_is_gone(
     assert engine.storage.write_digest(model_key("offer", 1), broken, stored.revision)
     assert "cannot import 'nowhere:Model'" in experiment.status().obstacle
     assert engine.storage.write_digest(model_key("offer", 1), {}, stored.revision + 1)
-    assert "does not have model 1" in experiment.status().obstacle
+    assert "train another, or roll back" in experiment.status().obstacle
     with pytest.raises(LifecycleError, match="does not have model 1"):
         experiment.deploy(force=True)
     assert engine.control("offer").model == 0
@@ -299,7 +305,7 @@ def test_nothing_is_deployed_if_the_champion_changed_meanwhile(
         return Path("nowhere")
 
     monkeypatch.setattr(manager, "back_up", meanwhile)
-    with pytest.raises(LifecycleError, match="was deployed or rolled back meanwhile"):
+    with pytest.raises(LifecycleError, match="deployed or rolled back meanwhile"):
         experiment.deploy(2)
     assert engine.control("offer").model == 1
     assert experiment.models()[1].state == "FAILED"
@@ -435,9 +441,123 @@ def test_weights_are_part_of_what_is_judged(experiment: ExperimentManager, engin
     engine.change("offer", "weights", {"trial": None, "bundle": None})
     experiment.train(Always("discount"))
     experiment.deploy(2, force=True)
-    judged = experiment.evaluate(1)
-    assert judged.difference == pytest.approx(0.0, abs=1e-9)
-    assert judged.lower <= 0.0
+    with pytest.raises(NotYetError, match="chooses as what serves does"):
+        experiment.evaluate(1)
+    # That is no attempt.
+    assert experiment.status().attempts == 0
+
+
+def test_only_what_was_always_held_out_judges(clock: Clock, tmp_path: Path) -> None:
+    """Of a share that was raised, the model has been trained on a part."""
+    engine = make_engine(evaluation=0.2)
+    write_log(engine.storage, 2000, 1)
+    trained = ExperimentManager(engine, "offer", backup=tmp_path).train()
+    assert trained.held_out == 0.2
+    raised = make_engine(engine.storage, evaluation=0.5)
+    experiment = ExperimentManager(raised, "offer", backup=tmp_path)
+    # A coin of .2 two thousand times: 5 standard errors.
+    assert trained.decisions + experiment.status().fresh == 2000
+    assert 310 < experiment.evaluate().decisions < 490
+
+
+def test_a_champion_that_was_trained_with_another_share_is_judged_fairly(
+    clock: Clock, tmp_path: Path
+) -> None:
+    engine = make_engine(evaluation=0.2)
+    write_log(engine.storage, 2000, 1)
+    manager_ = ExperimentManager(engine, "offer", backup=tmp_path)
+    manager_.train()
+    manager_.deploy(force=True)
+    raised = make_engine(engine.storage, evaluation=0.5)
+    experiment = ExperimentManager(raised, "offer", backup=tmp_path)
+    assert experiment.train("fixed").held_out == 0.5
+    assert 310 < experiment.evaluate().decisions < 490
+
+
+def test_a_margin_that_is_no_number_uses_up_nothing(experiment: ExperimentManager) -> None:
+    experiment.train()
+    for margin in (float("nan"), float("-inf")):
+        with pytest.raises(ConfigurationError, match="write a number, such as"):
+            experiment.deploy(margin=margin)
+        with pytest.raises(ConfigurationError, match="write a number, such as"):
+            experiment.learn(margin=margin)
+    assert experiment.status().attempts == 0
+    assert len(experiment.models()) == 1
+
+
+def test_nothing_is_deployed_if_the_bandit_was_reset_meanwhile(
+    experiment: ExperimentManager, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment.train()
+
+    def meanwhile(*args: Any) -> Path:
+        engine.change("offer", "reset")
+        return Path("nowhere")
+
+    monkeypatch.setattr(manager, "back_up", meanwhile)
+    with pytest.raises(LifecycleError, match="was reset"):
+        experiment.deploy()
+    assert engine.control("offer").model == 0
+
+
+def test_a_rollback_that_failed_halfway_does_not_go_back_one_more(
+    experiment: ExperimentManager, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for arm in ("trial", "discount"):
+        experiment.train(Always(arm))
+        experiment.deploy(force=True)
+    for method in ("write_digest", "write_control"):
+        with monkeypatch.context() as patched:
+            patched.setattr(engine.storage, method, down)
+            with pytest.raises(StorageError, match="it is down"):
+                experiment.rollback()
+        assert engine.control("offer").model == 2
+        assert [record.state for record in experiment.models()] == ["REPLACED", "DEPLOYED"]
+    assert experiment.rollback() == 1
+    assert [record.state for record in experiment.models()] == ["DEPLOYED", "ROLLED_BACK"]
+
+
+def down(*args: Any, **kwargs: Any) -> None:
+    raise StorageError("it is down")
+
+
+@pytest.mark.parametrize("is_later", [False, True])
+def test_what_serves_is_told_whatever_its_process_came_to_say(
+    experiment: ExperimentManager,
+    engine: Engine,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    is_later: bool,
+) -> None:
+    """The storage is down after the deployment; ``is_later``: and another job comes first."""
+    experiment.train(Always("trial"))
+    experiment.deploy(force=True)
+    experiment.train(Always("discount"))
+    with monkeypatch.context() as patched:
+        if is_later:
+            patched.setattr(jobs, "_fail", lambda *args: None)
+        patched.setattr(Lease, "finish", failing_once(Lease.finish))
+        with pytest.raises(StorageError, match="it is down"):
+            experiment.deploy(2, force=True)
+    assert engine.control("offer").model == 2
+    if is_later:
+        assert [record.state for record in experiment.models()] == ["REPLACED", "DEPLOYED"]
+        clock.now += 100.0
+        experiment.train("fixed")
+    index = books.Books(engine.storage, "offer").read()
+    assert [record.state for record in index.models[:2]] == ["REPLACED", "DEPLOYED"]
+    assert index.job is None
+    assert experiment.rollback() == 1
+
+
+def failing_once(method: Any) -> Any:
+    calls: list[int] = []
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return down() if len(calls) == 1 else method(*args, **kwargs)
+
+    return call
 
 
 def dead(experiment: ExperimentManager, engine: Engine, work: str, n: int, **params: Any) -> None:
@@ -455,6 +575,43 @@ def test_a_judgement_that_died_is_done_again(experiment: ExperimentManager, engi
     judged = experiment.resume()
     assert isinstance(judged, EvaluationRecord)
     assert judged.attempt == 1
+
+
+def test_a_judgement_that_died_asks_for_as_many_decisions_as_before(
+    experiment: ExperimentManager, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment.train()
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs, "_fail", lambda *args: None)
+        patched.setattr(manager, "Judgement", down)
+        with pytest.raises(StorageError):
+            experiment.evaluate(least=5000)
+    kept = books.Books(engine.storage, "offer")
+    job = kept.read().job
+    assert job is not None
+    kept.update(lambda index: replace(index, job=replace(job, until=0.0)))
+    with pytest.raises(NotYetError, match="5,000 are asked for"):
+        experiment.resume()
+    assert experiment.status().attempts == 0
+
+
+def test_a_training_by_an_object_cannot_be_done_again(
+    experiment: ExperimentManager, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made of its class alone, it would be another one."""
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs, "_fail", lambda *args: None)
+        patched.setattr(manager, "fitted_document", down)
+        with pytest.raises(StorageError):
+            experiment.train(Always("bundle"))
+    kept = books.Books(engine.storage, "offer")
+    job = kept.read().job
+    assert job is not None
+    kept.update(lambda index: replace(index, job=replace(job, until=0.0)))
+    with pytest.raises(LifecycleError, match="gone with its process; train anew"):
+        experiment.resume()
+    experiment.train(Always("bundle"))
+    assert [record.state for record in experiment.models()] == ["FAILED", "TRAINED"]
 
 
 def test_a_deployment_that_died_is_done_again(

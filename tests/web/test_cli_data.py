@@ -161,7 +161,9 @@ def test_export_that_breaks_leaves_nothing(
 
 
 def test_where_nothing_can_be_written_or_read(storage: BanditStorage, tmp_path: Path) -> None:
-    assert "No such file" in failing(storage, "export", str(tmp_path / "no" / "export"))
+    missing = failing(storage, "export", str(tmp_path / "no" / "export"))
+    assert "No such file" in missing
+    assert "see to the path" in missing
     assert "is a directory" in failing(storage, "export", str(tmp_path), status=2)
     assert "does not exist" in failing(storage, "import", str(tmp_path / "no"), status=2)
     assert "is a directory" in failing(storage, "import", str(tmp_path), status=2)

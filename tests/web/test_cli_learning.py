@@ -75,6 +75,9 @@ def test_train(app: Flask) -> None:
 def test_settings_that_cannot_be_meant(app: Flask) -> None:
     assert "write KEY=VALUE" in failing(app, "train", "offer", "--set", "epsilon", status=2)
     assert "epsilon is 7" in failing(app, "train", "offer", "--set", "epsilon=7")
+    assert "'margin'" in failing(app, "learn", "offer", "--set", "margin=1")
+    assert "write a number" in failing(app, "learn", "offer", "--margin", "nan", status=2)
+    assert experiment(app).models() == ()
     assert "there is no trainer 'rigde'; did you mean 'ridge'" in failing(
         app, "train", "offer", "--trainer", "rigde"
     )

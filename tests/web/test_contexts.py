@@ -118,12 +118,12 @@ def test_the_bandits_own_function_is_used_where_none_is_given(given: Any, found:
     assert logged(app) == found
 
 
-def test_no_context_is_none() -> None:
+def test_no_context_is_an_empty_one() -> None:
     app = shop_with(None)
     app.add_url_rule("/other", "other", lambda: suggest_arm_for("offer", context=lambda: None)[0])
     get(app)
     get(app, "/other")
-    assert [d.context for d in decisions(app)] == [None, None]
+    assert [d.context for d in decisions(app)] == [{}, {}]
 
 
 def test_the_first_choice_of_a_request_decides() -> None:
@@ -185,8 +185,8 @@ async def _awaited() -> Any:
 
 
 GARBAGE: list[tuple[Any, Any]] = [
-    (_failing, None),
-    (_missing_argument, None),
+    (_failing, {}),
+    (_missing_argument, {}),
     (lambda: 7, {}),
     ("age", {}),
     (lambda: {"age": object(), "country": "fr"}, {"country": "fr"}),
@@ -315,6 +315,7 @@ def test_a_policy_that_takes_the_features_gets_them(path: str, params: dict[str,
         ({"features": FEATURES, "private": ["age"]}, "reward_window"),
         ({"sticky": "no"}, "sticky is 'no'; write True or False"),
         ({"algorithm": "nonsense:Nothing", "features": FEATURES}, "cannot import"),
+        ({"algorithm": "collections:OrderedDict", "features": FEATURES}, "offer: .* is no policy"),
         ({"algorithm": "unifrom", "features": FEATURES}, "did you mean 'uniform'"),
         ({"algorithm": "lin_thompson"}, "'lin_thompson' needs features, such as"),
         ({"algorithm": "lin_thompson", "features": FEATURES, "sigma": 1}, "it has no 'sigma'"),

@@ -599,6 +599,18 @@ def test_who_is_forgotten_is_forgotten_in_all_decisions(app: Flask, user: str | 
     assert pulls(app, "offer") == 5
 
 
+def test_who_is_forgotten_is_forgotten_in_windows_that_another_one_outran(app: Flask) -> None:
+    client = app.test_client()
+    client.get("/offer?age=100")
+    windows = [copy_of(app, client) for _ in range(8)]
+    for number, window in enumerate(windows):
+        window.get(f"/offer?age={number}")
+    # The first window's answer was the last to reach the browser.
+    assert windows[0].post("/forget").text == "True"
+    found = [(d.context, d.subject) for d in decisions(app)]
+    assert found == [(None, None)] * 9
+
+
 def test_operators_export_and_erase_a_users_decisions(app: Flask) -> None:
     for client in (app.test_client(), app.test_client()):
         for age in (1, 2):
