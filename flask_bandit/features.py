@@ -22,7 +22,9 @@ from .model import FloatArray
 
 MAX_NAME = 100
 MAX_TEXT = 1000
-"""Of a longer text, the rest is neither logged nor read; nor of a longer list of texts."""
+"""Letters of a text; of a longer one, the rest is neither logged nor read."""
+MAX_TEXTS = 100
+"""Texts of a list, likewise."""
 MAX_HASHED = 4096
 MAX_NUMBER = 1e50
 """A larger number is missing: products of several must still be numbers."""
@@ -100,13 +102,13 @@ class _Hashed:
         if not is_list or not all(isinstance(text, str) for text in value):
             raise _wrong_value(name, value, "a text, a list of texts, or None where it is missing")
         texts = value if isinstance(value, (list, tuple)) else sorted(value)
-        return [_text(text) for text in texts[:MAX_TEXT]]
+        return [_text(text) for text in texts[:MAX_TEXTS]]
 
     def encode(self, value: Any) -> Iterator[tuple[int, float]]:
         if isinstance(value, str):
             tokens = _WORD.findall(_text(value).casefold())
         elif isinstance(value, (list, tuple)):
-            tokens = [_text(text) for text in value[:MAX_TEXT] if isinstance(text, str)]
+            tokens = [_text(text) for text in value[:MAX_TEXTS] if isinstance(text, str)]
         else:
             return
         scale = 1.0 / math.sqrt(len(tokens)) if tokens else 0.0

@@ -41,6 +41,21 @@ def model_key(bandit: str, number: int) -> BanditKey:
     return BanditKey(bandit, -1 - number)
 
 
+def missing_models(storage: BanditStorage, timeout: float | None = None) -> dict[str, int]:
+    """Return the bandits whose deployed model is not in the storage, with its number.
+
+    :raises StorageError: the storage is down
+    """
+    serving = {
+        name: Control.load(state).model for name, state in storage.read_control(timeout).items()
+    }
+    return {
+        name: number
+        for name, number in serving.items()
+        if number and storage.read_digest(model_key(name, number), timeout) is None
+    }
+
+
 class Chances(NamedTuple):
     """Where the probabilities of a choice come from.
 

@@ -275,6 +275,9 @@ def test_which_rewards_need_the_stored_decision() -> None:
 
     assert [needed(THOMPSON, mode) for mode in MODES] == [False, True, True, True]
     assert [needed(Exp3Policy(), mode) for mode in MODES] == [True] * 4
+    contextual = ThompsonPolicy()
+    contextual.contextual = True  # type: ignore[misc]
+    assert [needed(contextual, mode) for mode in MODES] == [True] * 4
     assert not any(needed(Exp3Policy(), mode, goal="order") for mode in MODES)
     assert not any(needed(Exp3Policy(), mode, id_="d1" + HELD_OUT) for mode in MODES)
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flask_bandit.errors import ConfigurationError
-from flask_bandit.features import MAX_NUMBER, MAX_TEXT, Features
+from flask_bandit.features import MAX_NUMBER, MAX_TEXT, MAX_TEXTS, Features
 
 SPEC: Mapping[str, Any] = {
     "visits": "numeric",
@@ -259,7 +259,7 @@ def test_plain_values_are_logged(spec: Any, value: Any, expected: Any) -> None:
 
 def test_of_a_long_list_the_beginning_is_logged() -> None:
     cleaned = Features.parse({"x": {"hashed": 4}}).clean({"x": ["a" * 3000] * 3000})
-    assert cleaned == {"x": ["a" * MAX_TEXT] * MAX_TEXT}
+    assert cleaned == {"x": ["a" * MAX_TEXT] * MAX_TEXTS}
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf, 10**400, 1e60])

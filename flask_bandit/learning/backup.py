@@ -107,7 +107,7 @@ def _free(folder: Path, name: str) -> Path:
 
 
 def _write_export(books: Books, file: Path, check: Callable[[], object]) -> None:
-    with open(file, "wb") as raw:
+    with open(file, "wb", opener=_private) as raw:
         with gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as output:
             write_export(books.storage, cast(IO[bytes], output), lambda count: check())
         _settle(raw.fileno(), raw.flush)
@@ -124,10 +124,15 @@ def _write_models(books: Books, file: Path) -> None:
             if record.is_trained
         },
     }
-    with open(file, "wb") as raw:
+    with open(file, "wb", opener=_private) as raw:
         with gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as output:
             output.write(json.dumps(stored).encode())
         _settle(raw.fileno(), raw.flush)
+
+
+def _private(path: str, flags: int) -> int:
+    """Open a file that nobody else may read, also where the folder is another's."""
+    return os.open(path, flags, 0o600)
 
 
 def _settle(number: int, flush: Callable[[], object]) -> None:

@@ -214,7 +214,9 @@ def obstacle(judged: EvaluationRecord, margin: float = 0.0) -> str:
         f"{LIFT:.0%} more than the champion is recognised with probability {judged.power:.2g}"
     )
     needed = decisions_needed(judged, margin)
-    return text if needed is None else f"{text}; about {needed:,} make it {WANTED_POWER:g}"
+    if needed is None or judged.power >= WANTED_POWER:
+        return text
+    return f"{text}; about {needed:,} make it {WANTED_POWER:g}"
 
 
 def decisions_needed(judged: EvaluationRecord, margin: float = 0.0) -> int | None:

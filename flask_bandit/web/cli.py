@@ -10,6 +10,7 @@ from flask.cli import AppGroup
 
 from ..control import problems_of
 from ..errors import BanditError
+from ..learned import missing_models
 from ..migration import flask_mab_adjustments
 from ..storage.base import Commit
 from .cli_data import db_cli, export, import_, opened_storage, prune, reread, storage_cli
@@ -75,6 +76,11 @@ def _control_problems(state: AppState) -> Iterator[str]:
     for name, bandit in state.bandits.items():
         for problem in problems_of(stored.get(name), bandit.arm_ids):
             yield f"the bandit {name!r}: {problem}"
+    for name, number in missing_models(state.storage, state.config.storage_timeout).items():
+        yield (
+            f"the bandit {name!r}: model {number} is deployed and not in the storage, so the "
+            "policy of the code serves; 'rollback' it, or bring the models back from a backup"
+        )
 
 
 @bandit_cli.command("import-flask-mab")

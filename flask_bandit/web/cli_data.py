@@ -21,6 +21,7 @@ from flask.cli import AppGroup, with_appcontext
 from ..analysis.digest import Digest
 from ..control import Control
 from ..errors import BanditError
+from ..learned import missing_models
 from ..model import BanditKey
 from ..storage.base import BanditStorage, Commit
 from ..storage.transfer import BATCH, audit, read_import, write_export
@@ -129,6 +130,13 @@ def import_(file: str) -> None:
             f"note: learned sums of {imported.unmerged}"
             f" bandit{'' if imported.unmerged == 1 else 's'} were not merged: the target has"
             " learned its own.",
+            err=True,
+        )
+    for bandit, number in missing_models(storage).items():
+        click.echo(
+            f"note: model {number} of {bandit} is deployed and not in this storage, since exports"
+            " have no models: until it is there the policy of the code serves. Bring the models"
+            f" back from a backup, or run 'flask bandit rollback {bandit}'.",
             err=True,
         )
 

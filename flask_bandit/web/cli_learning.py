@@ -68,17 +68,23 @@ _backup = click.option(
 def _settings(
     context: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Read ``key=value`` pairs; a value that is no JSON is a text."""
+    """Read ``key=value`` pairs; a value that is no number and no JSON is a text."""
     settings: dict[str, Any] = {}
     for pair in pairs:
         key, sign, text = pair.partition("=")
         if not sign or not key.isidentifier():
             raise click.BadParameter(f"{pair!r} is no setting; write KEY=VALUE, as in epsilon=0.1")
-        try:
-            settings[key] = json.loads(text)
-        except ValueError:
-            settings[key] = text
+        settings[key] = _value(text)
     return settings
+
+
+def _value(text: str) -> Any:
+    for read in (json.loads, float):  # JSON has no .5
+        try:
+            return read(text)
+        except ValueError:
+            pass
+    return text
 
 
 def _trainer(command: Callable[..., None]) -> Callable[..., None]:

@@ -98,7 +98,8 @@ def test_two_in_one_second_are_two(experiment: ExperimentManager, clock: Clock) 
 
 def test_only_the_owner_may_read_it(experiment: ExperimentManager) -> None:
     saved = Path(experiment.deploy(force=True).backup)
-    assert saved.stat().st_mode & 0o077 == 0
+    for path in (saved, *saved.iterdir()):
+        assert path.stat().st_mode & 0o077 == 0
 
 
 def test_names_that_are_no_file_names(folder: Path) -> None:

@@ -11,6 +11,7 @@ from flask import Flask
 from flask.cli import FlaskGroup
 
 from flask_bandit import choose_arm
+from flask_bandit.learned import model_key
 
 from .conftest import make_app
 
@@ -60,6 +61,18 @@ def test_check_finds_every_mistake_in_the_wiring() -> None:
     assert result.exit_code == 1
     for words in ("URL argument 'btn'", "did you mean 'btn'", "below @app.route", "3 to mend"):
         assert words in result.output
+
+
+def test_check_finds_a_model_that_is_not_in_the_storage() -> None:
+    app = make_app("a", "b")
+    engine = app.extensions["bandit"].engine
+    engine.change("btn", "deploy", 2)
+    result = run(app, "check")
+    assert result.exit_code == 1
+    assert "model 2 is deployed and not in the storage" in result.output
+    assert "'rollback' it" in result.output
+    engine.storage.write_digest(model_key("btn", 2), {"kind": "linear", "params": {}}, 0)
+    assert run(app, "check").exit_code == 0
 
 
 def test_check_without_the_extension_says_what_is_missing() -> None:

@@ -18,6 +18,7 @@ from flask import Flask
 from flask.cli import FlaskGroup
 
 from flask_bandit.analysis.digest import Digest
+from flask_bandit.control import Control
 from flask_bandit.storage import JSONBanditStorage, MemoryBanditStorage
 from flask_bandit.storage.base import BanditStorage, Commit
 from flask_bandit.testing.storage_arrays import seen
@@ -99,6 +100,18 @@ def test_import_says_what_counts_for_another_arm(tmp_path: Path) -> None:
     result = run(app_on(two), "import", str(tmp_path / "e"))
     assert result.exit_code == 0
     assert "note: 1 decisions are stored for another arm" in result.stderr
+
+
+def test_import_says_whose_model_did_not_come(tmp_path: Path) -> None:
+    """Exports have no models, and what operators decided does come."""
+    one, two = MemoryBanditStorage(), MemoryBanditStorage()
+    one.commit(decisions(decision("d", "green")))
+    one.write_control("btn", Control(model=3).dump(), None)
+    run(app_on(one), "export", str(tmp_path / "e"))
+    result = run(app_on(two), "import", str(tmp_path / "e"))
+    assert result.exit_code == 0
+    assert "note: model 3 of btn is deployed and not in this storage" in result.stderr
+    assert "flask bandit rollback btn" in result.stderr
 
 
 def test_import_says_whose_sums_were_not_merged(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def experiment(app: Flask) -> ExperimentManager:
 
 
 def test_train(app: Flask) -> None:
-    text = done(app, "train", "offer", "--set", "epsilon=0.1", "--set", "explore=epsilon_greedy")
+    text = done(app, "train", "offer", "--set", "epsilon=.1", "--set", "explore=epsilon_greedy")
     assert text.startswith("Trained model 1 of offer, linear(epsilon_greedy=0.1), on 5")
     assert "from 2023-11-14T21:13Z to 2023-11-14T22:13Z." in text
     assert experiment(app).models()[0].params == {"epsilon": 0.1, "explore": "epsilon_greedy"}
