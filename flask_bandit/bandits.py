@@ -129,7 +129,10 @@ class Exp3Bandit(Bandit):
 
 
 class LinThompsonBandit(Bandit):
-    """A contextual bandit with :class:`~flask_bandit.algorithms.LinThompsonPolicy`; the one to start with."""
+    """A contextual bandit with :class:`~flask_bandit.algorithms.LinThompsonPolicy`.
+
+    The contextual one to start with.
+    """
 
     def __init__(
         self,
