@@ -297,7 +297,8 @@ def _numeric(name: str, form: Mapping[str, Any]) -> _Numeric:
     for key in form:
         if key not in _NUMERIC_KEYS:
             raise ConfigurationError(
-                f"the feature {name!r} has {key!r}; a number has {', '.join(_NUMERIC_KEYS)}"
+                f"the feature {name!r} has {key!r}; a number has {', '.join(_NUMERIC_KEYS)}, "
+                "and a text has hashed"
             )
     low = _bound(name, "low", form.get("low", -math.inf))
     high = _bound(name, "high", form.get("high", math.inf))
@@ -361,7 +362,9 @@ def _hashed(name: str, form: Mapping[str, Any]) -> _Hashed:
 
 def _wrong_value(name: str, value: Any, wanted: str) -> ConfigurationError:
     # Not the value itself: it may be about a person.
-    return ConfigurationError(f"the feature {name!r} is a {type(value).__name__}; give {wanted}")
+    return ConfigurationError(
+        f"the feature {name!r} is of type {type(value).__name__}; give {wanted}"
+    )
 
 
 def _text(text: str) -> str:

@@ -9,7 +9,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -79,11 +79,10 @@ def _settings(
 
 
 def _value(text: str) -> Any:
-    for read in (json.loads, float):  # JSON has no .5
-        try:
-            return read(text)
-        except ValueError:
-            pass
+    with suppress(ValueError):
+        return json.loads(text)
+    with suppress(ValueError):  # JSON has no .5
+        return float(text)
     return text
 
 
@@ -113,9 +112,7 @@ def _manager(name: str, backup: Path | None = None) -> Iterator[ExperimentManage
     """Give a command what learns from a bandit's log, and turn errors into messages."""
     with opened_storage() as storage:
         note_memory(storage)
-        state = app_state()
-        folder = backup or Path(state.app.instance_path) / "bandit-backups"
-        yield ExperimentManager(state, name, backup=folder)
+        yield ExperimentManager(app_state(), name, backup=backup)
 
 
 def _not_yet(text: str) -> NoReturn:

@@ -123,7 +123,7 @@ class BanditMiddleware:
     @property
     def backup_folder(self) -> Path:
         """Where an ``ExperimentManager`` keeps a copy of everything before it deploys a model."""
-        return Path(self._state().app.instance_path) / "bandit-backups"
+        return self._state().backup_folder
 
     def visit(self, subject: object) -> SubjectVisit:
         """Choose and reward for a known user outside a request, as in a job or for a mail.

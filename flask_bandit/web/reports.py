@@ -88,7 +88,8 @@ class Summary:
 
     :param best: the arm with the highest mean so far; ``None`` before the first reward, and where
         arms are chosen by context
-    :param policy: name and parameters; ``None`` if the bandit is not in the code
+    :param policy: name and parameters, or the deployed model; ``None`` if the bandit is not in the
+        code
     """
 
     name: str
@@ -193,6 +194,11 @@ class BanditReport:
     history: tuple[Change, ...]
 
 
+def policy_in_force(bandit: Bandit, control: Control) -> str:
+    """Return what draws the arms, in a word: the deployed model, or the policy of the code."""
+    return f"model {control.model}" if control.model else bandit.policy_version
+
+
 def is_by_context(control: Control, bandit: Bandit | None) -> bool:
     """Return whether decisions may have been made by context; a deployed model may do so."""
     was_deployed = any(what.split(" ", 1)[0] == "deploy" for _, what in control.history)
@@ -221,7 +227,7 @@ def summarise(stored: Stored, name: str) -> Summary:
         decisions=sum(row.pulls for row in sums.values()) + _held_out(stored, name, control),
         best=best,
         best_mean=None if best is None else sums[best].mean,
-        policy=None if bandit is None else bandit.policy_version,
+        policy=None if bandit is None else policy_in_force(bandit, control),
     )
 
 
@@ -257,7 +263,7 @@ def report(stored: Stored, name: str, version: int | None = None) -> BanditRepor
         versions=versions,
         winner=control.winner,
         visitors=what_visitors_see(control, bandit),
-        policy=None if bandit is None else bandit.policy_version,
+        policy=None if bandit is None else policy_in_force(bandit, control),
         options={} if bandit is None else _options(bandit),
         arms=_arms(stored, name, version),
         holdout=_holdout(rows),
@@ -372,7 +378,7 @@ def what_visitors_see(control: Control, bandit: Bandit | None) -> str:
 
 def _what_new_visitors_get(control: Control, bandit: Bandit) -> str:
     drawing = control.drawing(bandit.arm_ids)
-    policy = f"model {control.model}" if control.model else bandit.policy_version
+    policy = policy_in_force(bandit, control)
     who = "new visitors get" if bandit.is_sticky else "each choice gives"
     if drawing is None:
         rest = ", and the others keep theirs" if bandit.is_sticky else ""

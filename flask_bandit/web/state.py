@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from pathlib import Path
 from typing import Any
 
 from flask import Flask, current_app
@@ -89,6 +90,11 @@ class AppState:
     def storage(self) -> BanditStorage:
         """The configured storage."""
         return self.engine.storage
+
+    @property
+    def backup_folder(self) -> Path:
+        """Where a copy of everything is kept before a model is deployed."""
+        return Path(self.app.instance_path) / "bandit-backups"
 
     @property
     def codec(self) -> AssignmentCodec:

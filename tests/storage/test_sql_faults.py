@@ -401,6 +401,7 @@ def test_check_of_a_user_who_may_only_read(
             ("bandit_rewards", "UPDATE ON bandit_rewards"),
             ("bandit_adjustments", "INSERT ON bandit_adjustments"),
             ("bandit_counts", "INSERT, UPDATE ON bandit_counts"),
+            ("bandit_arrays", "INSERT, UPDATE ON bandit_arrays"),
             ("bandit_control", "INSERT ON bandit_control"),
             ("bandit_control", "UPDATE ON bandit_control"),
             ("bandit_digest", "INSERT ON bandit_digest"),

@@ -64,7 +64,7 @@ def test_check_finds_every_mistake_in_the_wiring() -> None:
 
 
 def test_check_finds_a_model_that_is_not_in_the_storage() -> None:
-    app = make_app("a", "b")
+    app = make_app()
     engine = app.extensions["bandit"].engine
     engine.change("btn", "deploy", 2)
     result = run(app, "check")

@@ -133,7 +133,10 @@ def test_rollback(app: Flask) -> None:
     assert "the policy of the code serves already" in failing(app, "rollback", "offer")
     done(app, "train", "offer")
     done(app, "deploy", "offer", "--yes")
+    assert run(app, "list").stdout.rstrip().endswith("model 1")
+    assert "policy    model 1\n" in run(app, "show", "offer").stdout
     text = done(app, "rollback", "offer")
+    assert "model 1" not in run(app, "list").stdout
     assert text.startswith("offer is served by the policy of the code again. Workers follow")
     assert experiment(app).status().champion == 0
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
@@ -24,8 +23,6 @@ from .tracks import ALL
 BACK = "back"
 """What a form says in place of a model's number, to let serve what served before."""
 LEVEL = 0.95
-BACKUPS = "bandit-backups"
-"""Folder in the app's instance folder, the same as the extension's."""
 
 
 @dataclass(frozen=True)
@@ -168,9 +165,8 @@ def let_serve(state: AppState, name: str, subject: str, by: str) -> int:
     :raises LifecycleError: it cannot serve now
     :raises StorageError: the storage is down
     """
-    folder = Path(state.app.instance_path) / BACKUPS
     try:
-        manager = ExperimentManager(state.engine, name, backup=folder, by=by)
+        manager = ExperimentManager(state, name, by=by)
         if subject == BACK:
             return manager.rollback()
         done = manager.deploy(int(subject))
