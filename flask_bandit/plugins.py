@@ -170,20 +170,27 @@ def storage_from_name(name: str, options: tuple[Any, ...] | Mapping[str, Any]) -
     return made
 
 
+def policy_class(name: str) -> Any:
+    """Return what makes a policy, by its snake_case name, dotted path or entry-point name.
+
+    :raises ConfigurationError: no such policy
+    """
+    from .algorithms import CONTEXTUAL_POLICIES, POLICIES
+
+    if "." in name or ":" in name:
+        return import_object(name)
+    known: dict[str, type] = {**POLICIES, **CONTEXTUAL_POLICIES}
+    builtin = {key: f"{cls.__module__}:{cls.__qualname__}" for key, cls in known.items()}
+    return _lookup(name, builtin, POLICY_GROUP, "algorithm")
+
+
 def policy_from_name(name: str, params: Mapping[str, Any]) -> PolicyProtocol:
-    """Make a policy from its snake_case name, dotted path or entry-point name.
+    """Make a policy from its name, see :func:`policy_class`.
 
     :param params: the constructor's arguments by name
     :raises ConfigurationError: no such policy, or arguments that do not fit it
     """
-    from .algorithms import CONTEXTUAL_POLICIES, POLICIES
-
-    known: dict[str, type] = {**POLICIES, **CONTEXTUAL_POLICIES}
-    builtin = {key: f"{cls.__module__}:{cls.__qualname__}" for key, cls in known.items()}
-    if "." in name or ":" in name:
-        found = import_object(name)
-    else:
-        found = _lookup(name, builtin, POLICY_GROUP, "algorithm")
+    found = policy_class(name)
     _require_parameters(name, found, params)
     try:
         made = found(**params)

@@ -10,7 +10,6 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from ..algorithms.base import Prepared
 from ..model import FloatArray, Stats
 from .logged import Logged
 
@@ -38,19 +37,6 @@ def constant_target(probabilities: Sequence[float] | FloatArray) -> Target:
     """
     values = np.asarray(probabilities, dtype=np.float64)
     return lambda batch: np.broadcast_to(values, (len(batch), values.size))
-
-
-def prepared_target(prepared: Prepared) -> Target:
-    """Return the target that chooses as a policy does with the sums that it has learned.
-
-    :param prepared: what ``prepare`` of a contextual policy returned, for the same arms in the
-        same order; it is asked about all of them
-    """
-
-    def target(batch: Logged) -> FloatArray:
-        return np.array([prepared.propensities(context) for context in batch.contexts])
-
-    return target
 
 
 def fitted_target(fitted: Fitted) -> Target:

@@ -11,10 +11,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from ..algorithms import CONTEXTUAL_POLICIES, POLICIES
 from ..errors import ConfigurationError
 from ..model import Decision, FloatArray, add_counts, add_terms
-from ..plugins import import_object, nearest, policy_from_name
+from ..plugins import import_object, nearest, policy_class, policy_from_name
 from .data import TrainingData
 from .fitted import Fitted, FixedModel, PolicyModel
 
@@ -94,15 +93,12 @@ class PolicyTrainer:
 
     :param algorithm: a policy's name, as in configuration
     :param params: of its constructor; ``features`` are the bandit's
+    :raises ConfigurationError: no such policy
     """
 
     def __init__(self, algorithm: str = "lin_thompson", **params: Any) -> None:
         self._algorithm, self._params = algorithm, params
-        known: Mapping[str, type] = {**POLICIES, **CONTEXTUAL_POLICIES}
-        found: Any = known.get(algorithm)
-        if found is None and ("." in algorithm or ":" in algorithm):
-            found = import_object(algorithm)
-        self._is_contextual = bool(getattr(found, "contextual", False))
+        self._is_contextual = bool(getattr(policy_class(algorithm), "contextual", False))
 
     def fit(self, data: TrainingData) -> PolicyModel:
         """Return the policy with what it has learned.

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from importlib.metadata import entry_points
 from inspect import signature
 from typing import Any
 
-from ..algorithms import CONTEXTUAL_POLICIES
 from ..bandits import Bandit
 from ..errors import ConfigurationError, UnknownBanditError
 from ..features import Features
 from ..options import BANDIT_OPTIONS, is_clean
-from ..plugins import POLICY_GROUP, import_object, nearest, policy_from_name
+from ..plugins import import_object, nearest, policy_class, policy_from_name
 
 
 class BanditRegistry(Mapping[str, Bandit]):
@@ -145,16 +143,9 @@ def declared_bandit(name: str, table: Any) -> Bandit:
 
 def _takes_features(algorithm: str) -> bool:
     """Return whether a policy is made with the features of its bandit."""
-    if algorithm in CONTEXTUAL_POLICIES:
-        return True
     # What is wrong with it is told by whoever makes the policy.
-    with suppress(Exception):
-        if "." in algorithm or ":" in algorithm:
-            found = import_object(algorithm)
-        else:
-            points = entry_points(group=POLICY_GROUP, name=algorithm)
-            found = next((point.load() for point in points), None)
-        return isinstance(found, type) and "features" in signature(found).parameters
+    with suppress(ConfigurationError, TypeError, ValueError):
+        return "features" in signature(policy_class(algorithm)).parameters
     return False
 
 
